@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+# How all of our own code is compiled: larder_compile_options carries the language, the warnings and the visibility;
+# sanitizers, which every object of a program must share, are set for the whole directory.
+
+add_library(larder_compile_options INTERFACE)
+target_compile_features(larder_compile_options INTERFACE cxx_std_20)
+target_compile_definitions(larder_compile_options INTERFACE
+  _GNU_SOURCE $<$<BOOL:${LARDER_DEBUG_CHECKS}>:LARDER_DEBUG_CHECKS=1>)
+set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wundef -Wnon-virtual-dtor
+  -Woverloaded-virtual $<$<BOOL:${LARDER_WERROR}>:-Werror>)
+target_compile_options(larder_compile_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:${warnings};-fvisibility=hidden;-fvisibility-inlines-hidden>"
+  "$<$<COMPILE_LANGUAGE:ASM>:-Wa,--noexecstack>")
+set(CMAKE_CXX_EXTENSIONS OFF)
+
+if(LARDER_FUZZ AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  message(FATAL_ERROR "LARDER_FUZZ needs clang: configure with `cmake --preset fuzz`")
+endif()
+if(LARDER_SANITIZE)
+  add_compile_options(-fsanitize=${LARDER_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${LARDER_SANITIZE})
+endif()
+if(LARDER_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
+
+find_program(ccache_program ccache)
+if(ccache_program AND PROJECT_IS_TOP_LEVEL AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${ccache_program})
+endif()
