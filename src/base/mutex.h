@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <mutex>
+
+#include "base/lock_rank.h"
+
+namespace larder::base {
+
+// Guards the library's own short sections: nobody parks, calls the user or waits for I/O under it.
+class mutex {
+ public:
+  explicit mutex(lock_rank rank) : rank_(rank) {}
+  mutex(const mutex&) = delete;
+  mutex& operator=(const mutex&) = delete;
+
+  void lock() {
+    note_locked(rank_);
+    mutex_.lock();
+  }
+  void unlock() {
+    note_unlocked(rank_);  // first: once unlocked, the mutex may be gone
+    mutex_.unlock();
+  }
+
+ private:
+  std::mutex mutex_;
+  [[maybe_unused]] const lock_rank rank_;
+};
+
+using lock = std::lock_guard<mutex>;
+using unique_lock = std::unique_lock<mutex>;
+
+}  // namespace larder::base
