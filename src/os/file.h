@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include <larder/result.h>
+#include <larder/units.h>
+
+namespace larder::os {
+
+// Owns a file descriptor of any kind.
+class descriptor {
+ public:
+  descriptor() = default;
+  explicit descriptor(int number) : number_(number) {}
+  descriptor(descriptor&& other) noexcept : number_(other.release()) {}
+  descriptor& operator=(descriptor&& other) noexcept;
+  ~descriptor() { close(); }
+
+  explicit operator bool() const { return number_ >= 0; }
+  int number() const { return number_; }
+  int release();
+  void close();
+
+ private:
+  int number_ = -1;
+};
+
+enum class access : std::uint8_t { read_only, read_write };
+
+// Opens an existing file; close-on-exec. errno's errors.
+result<descriptor> open_file(const std::string& path, access mode);
+// A new, empty, nameless file in the directory, gone when closed.
+result<descriptor> open_nameless_file(const std::string& directory, bytes size);
+
+struct file_facts {
+  bytes size;
+  bool regular;
+  bool directory;
+  bool block_device;
+};
+// A block device's size is that of the device.
+result<file_facts> facts_of(int file);
+
+// Whole vectors, at the offset, on the calling thread; short transfers are continued. Reading past the end gives zeros.
+result<void> read_at(int file, std::span<const iovec> into, std::uint64_t offset);
+result<void> write_at(int file, std::span<const iovec> from, std::uint64_t offset);
+result<void> sync_data(int file);
+// Makes the range read as zeros and gives its blocks back (`keep_blocks`: only the former). EOPNOTSUPP where the file
+// system cannot.
+result<void> zero_range(int file, std::uint64_t offset, std::uint64_t length, bool keep_blocks);
+// Raises the soft limit of open descriptors to the hard one, where the system allows it.
+void raise_descriptor_limit();
+
+}  // namespace larder::os

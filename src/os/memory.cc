@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "os/memory.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <bit>
+
+#include "base/check.h"
+#include "os/fault.h"
+
+// Linux 6.13; not in the C library's header yet.
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#endif
+
+namespace larder::os {
+
+result<void*> map(bytes length, std::size_t alignment) {
+  LARDER_CHECK(length.count % page_size == 0 && length.count > 0, "map of %llu bytes: not whole pages",
+               static_cast<unsigned long long>(length.count));
+  LARDER_CHECK(alignment >= page_size && std::has_single_bit(alignment), "map aligned to %zu bytes", alignment);
+  if (fault::fires(call::map)) return error_from(errno);
+  // An aligned run is cut out of a longer one: both ends go back at once.
+  const std::uint64_t slack = alignment - page_size;
+  void* start = ::mmap(nullptr, length.count + slack, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (start == MAP_FAILED) return error_from(errno);
+  const auto first = reinterpret_cast<std::uintptr_t>(start);
+  const std::uintptr_t aligned = round_up(first, alignment);
+  if (aligned != first) ::munmap(start, aligned - first);
+  const std::uint64_t behind = slack - (aligned - first);
+  if (behind != 0) ::munmap(reinterpret_cast<void*>(aligned + length.count), behind);
+  void* address = reinterpret_cast<void*>(aligned);
+  // Small runs too: neighbours become one mapping, which then could hold a huge page. Only advice: a kernel without huge
+  // pages refuses it, and then there is nothing to turn off.
+  (void)::madvise(address, length.count, MADV_NOHUGEPAGE);
+  return address;
+}
+
+void unmap(void* address, bytes length) {
+  LARDER_CHECK(::munmap(address, length.count) == 0, "munmap(%p, %llu) failed with errno %d", address,
+               static_cast<unsigned long long>(length.count), errno);
+}
+
+result<void> discard(void* address, bytes length) {
+  if (fault::fires(call::advise)) return error_from(errno);
+  if (::madvise(address, length.count, MADV_DONTNEED) != 0) return error_from(errno);
+  return {};
+}
+
+result<void> install_guard(void* address, bytes length) {
+  if (fault::fires(call::protect)) return error_from(errno);
+  if (::madvise(address, length.count, MADV_GUARD_INSTALL) == 0) return {};
+  if (::mprotect(address, length.count, PROT_NONE) == 0) return {};
+  return error_from(errno);
+}
+
+bytes physical_memory() {
+  static const bytes total{static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * page_size};
+  return total;
+}
+
+}  // namespace larder::os

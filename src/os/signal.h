@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <larder/units.h>
+
+namespace larder::os {
+
+// Keeps SIGINT, SIGTERM and SIGUSR1 for `await_signal`, and ignores SIGPIPE. The main thread calls it before it starts
+// any other.
+void hold_signals();
+
+// From now on SIGINT and SIGTERM end the process at once, as they do in one that never held them.
+void release_signals();
+
+// Sleeps until one of those signals comes, and returns its number; 0 when the deadline passed.
+int await_signal(time_point deadline);
+
+}  // namespace larder::os

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "os/terminal.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <memory>
+
+namespace larder::os {
+
+bool output_is_terminal() { return ::isatty(STDOUT_FILENO) == 1; }
+
+unsigned terminal_columns() {
+  winsize size{};
+  if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return 80;
+  return size.ws_col;
+}
+
+std::string working_directory() {
+  const std::unique_ptr<char, decltype(&std::free)> name(::getcwd(nullptr, 0), std::free);
+  return name == nullptr ? "." : name.get();
+}
+
+}  // namespace larder::os
