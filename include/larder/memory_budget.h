@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include <larder/export.h>
+#include <larder/result.h>
+#include <larder/units.h>
+
+namespace larder {
+
+class memory_budget;
+
+// Something that can give memory back. A cache of this library registers itself; a user may write their own.
+class LARDER_API reclaimer {
+ public:
+  // Gives back about `wanted` (more is fine, less if there is no more) by releasing it to the budget it is registered
+  // with, and returns what it released. Called on the thread or task that is short of memory, with no lock held, by one
+  // caller at a time. It may do I/O, but must not wait for memory: that would be waiting for itself (KF-57).
+  virtual bytes reclaim(bytes wanted) = 0;
+
+ protected:
+  reclaimer() = default;
+  ~reclaimer() = default;
+  reclaimer(const reclaimer&) = delete;
+  reclaimer& operator=(const reclaimer&) = delete;
+};
+
+// The order in which reclaimers are asked: what is cheapest to make again goes first.
+enum class reclaim_stage : unsigned char { empty_slabs, pages, user, last_resort };
+
+// A limit on memory that is never exceeded, in a tree: what is charged to a budget is charged to all above it, and
+// admitted only if it fits in each. Admission comes before the memory is taken, so `used() <= limit()` at every instant.
+//
+// Any thread; budgets outlive what is charged to them and their children. The idea of one hard limit over all kinds of
+// memory with a reclaim behind it is the NetBSD rump kernel's page daemon.
+class LARDER_API memory_budget {
+ public:
+  struct options {
+    bytes limit = unlimited;
+    // Kept free for reclaimers: others are admitted up to `limit - reserve` only.
+    bytes reserve = {};
+  };
+
+  explicit memory_budget(std::string_view name);
+  memory_budget(std::string_view name, options chosen, memory_budget* parent = nullptr);
+  // Dies, naming the budget, if anything is still charged or a child still exists.
+  ~memory_budget();
+  memory_budget(const memory_budget&) = delete;
+  memory_budget& operator=(const memory_budget&) = delete;
+
+  // The root that everything uses unless told otherwise. Its limit is LARDER_MEMORY_LIMIT (bytes, or with K, M or G)
+  // from the environment when first used; none if that is not set. Never destroyed.
+  static memory_budget& process();
+
+  // Takes `amount` from this budget and all above, or nothing. Fails also while others wait for memory here: who does
+  // not wait does not overtake. Never blocks.
+  [[nodiscard]] bool try_charge(bytes amount);
+
+  // Waits for room: first come, first served, small or large; reclaimers are asked for what the oldest waiter needs, and
+  // what they give back is handed to it. Parks the task if there is one, else the thread. Errors: ENOMEM at once if
+  // `amount` can never fit; ETIMEDOUT at the deadline (which is also looked at only between two reclaimers).
+  result<void> charge(bytes amount, time_point deadline = no_deadline);
+
+  // Gives back, and hands what became free to the oldest waiters that it fits.
+  void release(bytes amount);
+
+  bytes used() const;
+  bytes peak() const;
+  bytes limit() const;
+  bytes reserve() const;
+  const std::string& name() const;
+  memory_budget* parent() const;
+  // How many waited for room in `charge` so far, and how many wait now in this tree.
+  std::uint64_t waits() const;
+  bool has_waiters() const;
+
+  // Registers `source`: when this budget, or one above it, has no room, it is asked. `remove_reclaimer` returns once it
+  // is not being asked and never will be again.
+  void add_reclaimer(reclaimer& source, reclaim_stage stage);
+  void remove_reclaimer(reclaimer& source);
+
+  // Asks the reclaimers of this budget and those below it for `wanted`; returns what they gave back.
+  bytes reclaim(bytes wanted);
+
+  // For a reclaimer whose memory has just become reclaimable without being released (an unpinned page): lets a waiter
+  // ask again. Costs one load when nobody waits.
+  void note_reclaimable() {
+    if (has_waiters()) [[unlikely]] wake_to_reclaim();
+  }
+
+  // Checks the budget's laws and dies on the first that is broken: used ≤ limit; used ≥ the sum of the children's; no
+  // waiter that would fit is left waiting. Quiescent trees only.
+  void audit() const;
+
+ private:
+  friend class budget_ticket;
+  struct state;
+  void wake_to_reclaim();
+  const std::unique_ptr<state> state_;
+};
+
+// Memory charged for as long as this object lives.
+class LARDER_API budget_charge {
+ public:
+  budget_charge() = default;
+  // Takes over a charge that was made.
+  budget_charge(memory_budget& budget, bytes amount) : budget_(&budget), amount_(amount) {}
+  budget_charge(budget_charge&& other) noexcept;
+  budget_charge& operator=(budget_charge&& other) noexcept;
+  ~budget_charge() { reset(); }
+  bytes amount() const { return amount_; }
+  void reset();
+
+ private:
+  memory_budget* budget_ = nullptr;
+  bytes amount_;
+};
+
+// Reads "600K", "16M", "1G" or a plain number of bytes. EINVAL if it is none, ERANGE if it does not fit.
+LARDER_API result<bytes> parse_bytes(std::string_view text);
+// The shortest exact form of that kind: 16M, 600K, 1234.
+LARDER_API std::string format_bytes(bytes amount);
+
+}  // namespace larder

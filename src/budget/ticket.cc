@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The queue for memory. Tickets wait in one list per tree, oldest first. A pass over it (`scan`) charges for each ticket
+// that fits and marks the node where one does not; a later ticket whose path has a marked node waits too, so nobody is
+// overtaken at a node, and nobody waits for a node that is not theirs. A pass follows every release, so freed bytes are
+// charged to the oldest fitting ticket before its owner even wakes (KF-44, KF-53).
+//
+// No release is lost to a ticket that enters meanwhile: it enters, then scans; a releaser subtracts, then looks whether
+// anybody has entered (both sequentially consistent).
+//
+// Who waits also reclaims: one of them at a time (`leading`), for the oldest ticket of each full node, while there is
+// hope. Hope starts with a new ticket, continues while reclaiming gives something, and comes back when a reclaimer says
+// that something became reclaimable; without it all sleep (KF-46), and the need of the oldest drives it, whatever the
+// fill (KF-47). The leader that leaves with its memory wakes the next.
+#include "budget/ticket.h"
+
+#include "base/check.h"
+#include "budget/tree.h"
+#include "os/clock.h"
+
+namespace larder {
+namespace {
+
+bool is_within(const memory_budget* node, const memory_budget* ancestor) {
+  for (; node != nullptr; node = node->parent()) {
+    if (node == ancestor) return true;
+  }
+  return false;
+}
+
+bool has_passed(time_point deadline) { return deadline != no_deadline && os::now() >= deadline; }
+
+// Asks the reclaimers at and below `node`, which is not looked into, until they gave `wanted` or the deadline has passed.
+// The tree's mutex is held, but not while a reclaimer runs.
+bytes reclaim_within(budget::tree& tree, base::unique_lock& locked, const memory_budget* node, bytes wanted,
+                     time_point deadline) {
+  os::parker& self = os::parker::current();
+  bytes given;
+  budget::reclaimer_entry* entry = tree.entries.front();
+  while (entry != nullptr && given < wanted && !has_passed(deadline)) {
+    if (entry->busy || !is_within(entry->node, node)) {
+      entry = tree.entries.after(*entry);
+      continue;
+    }
+    entry->busy = true;  // keeps the entry where it is, and others out
+    locked.unlock();
+    self.reclaiming = true;
+    given += entry->source->reclaim(wanted - given);
+    self.reclaiming = false;
+    locked.lock();
+    entry->busy = false;
+    budget::reclaimer_entry* next = tree.entries.after(*entry);
+    if (entry->remover != nullptr) entry->remover->unpark();
+    entry = next;
+  }
+  return given;
+}
+
+}  // namespace
+
+budget_ticket::budget_ticket(memory_budget& budget, bytes amount)
+    : budget_(budget), amount_(amount), owner_(os::parker::current()) {}
+
+budget_ticket::~budget_ticket() {
+  if (phase_ == phase::idle) return;
+  if (phase_ == phase::queued) {
+    budget::tree& tree = *budget_.state_->tree;
+    const base::lock locked(tree.guard);
+    if (!handed_over_) {
+      leave_queue(tree);
+      scan(tree);  // who stood behind it may fit
+    }
+    wake_leader(tree);  // its turn to reclaim may have come just now
+    if (!handed_over_) return;
+  }
+  budget_.release(amount_);
+}
+
+result<void> budget_ticket::begin() {
+  if (budget_.try_charge(amount_)) {
+    phase_ = phase::granted;
+    return {};
+  }
+  for (memory_budget* node = &budget_; node != nullptr; node = node->parent()) {
+    if (amount_ > node->state_->open_limit()) return error_from(ENOMEM);
+  }
+  LARDER_CHECK(!owner_.reclaiming, "budget \"%s\": a reclaimer waits for memory", budget_.name().c_str());
+  budget::tree& tree = *budget_.state_->tree;
+  const base::lock locked(tree.guard);
+  phase_ = phase::queued;
+  tree.queue.push_back(*this);
+  ++tree.waiting;
+  tree.hopeful = true;
+  scan(tree);
+  if (!handed_over_) ++budget_.state_->waits;
+  return {};
+}
+
+bool budget_ticket::granted(time_point deadline) {
+  if (phase_ != phase::queued) return phase_ == phase::granted;
+  budget::tree& tree = *budget_.state_->tree;
+  base::unique_lock locked(tree.guard);
+  while (!handed_over_ && tree.hopeful && !tree.leading && !has_passed(deadline)) {
+    tree.leading = true;
+    tree.hopeful = false;
+    const bytes given = reclaim_for_all(tree, locked, deadline);
+    tree.leading = false;
+    // A round that was cut short leaves hope to the next leader.
+    if (given.count > 0 || has_passed(deadline)) tree.hopeful = true;
+  }
+  if (!handed_over_) return false;
+  phase_ = phase::granted;
+  wake_leader(tree);
+  return true;
+}
+
+// One round of reclaiming: for each full node, once, what its oldest ticket lacks. The mutex is dropped meanwhile, so the
+// queue is looked at afresh each time, and a node is only an identity once its ticket may be gone.
+bytes budget_ticket::reclaim_for_all(budget::tree& tree, base::unique_lock& locked, time_point deadline) {
+  const std::uint64_t round = ++tree.scans;
+  bytes given;
+  for (budget_ticket* ticket = tree.queue.front(); ticket != nullptr && !has_passed(deadline);) {
+    const memory_budget* node = ticket->blocked_at_;
+    memory_budget::state& at = *node->state_;
+    if (at.asked_scan == round) {
+      ticket = tree.queue.after(*ticket);
+      continue;
+    }
+    at.asked_scan = round;
+    const bytes wanted = bytes{at.used.load()} + ticket->amount_;
+    const bytes lacking = wanted > at.open_limit() ? wanted - at.open_limit() : ticket->amount_;
+    given += reclaim_within(tree, locked, node, lacking, deadline);
+    ticket = tree.queue.front();
+  }
+  return given;
+}
+
+// Lets the oldest waiter reclaim if there is reason to and nobody does: whoever leaves, or brings hope, calls this.
+void budget_ticket::wake_leader(budget::tree& tree) {
+  if (tree.hopeful && !tree.leading && !tree.queue.empty()) tree.queue.front()->owner_.unpark();
+}
+
+void budget_ticket::take() {
+  LARDER_CHECK(phase_ == phase::granted, "take of a ticket that was not granted");
+  phase_ = phase::idle;
+}
+
+void budget_ticket::grant_waiting(memory_budget& budget) {
+  budget::tree& tree = *budget.state_->tree;
+  if (tree.waiting.load() == 0) return;  // partner: ++waiting in begin(), before its scan
+  const base::lock locked(tree.guard);
+  scan(tree);
+}
+
+void budget_ticket::scan(budget::tree& tree) {
+  const std::uint64_t number = ++tree.scans;
+  for (budget_ticket* ticket = tree.queue.front(); ticket != nullptr;) {
+    budget_ticket* next = tree.queue.after(*ticket);
+    memory_budget* full = ticket->charge_path(number);
+    if (full == nullptr) {
+      ticket->leave_queue(tree);
+      ticket->handed_over_ = true;
+      // Under the mutex, which the owner takes before it leaves: the ticket is still there.
+      ticket->owner_.unpark();
+    } else {
+      full->state_->blocked_scan = number;
+      ticket->block_at(full);
+    }
+    ticket = next;
+  }
+}
+
+// Charges this ticket to its whole path, or to nothing; returns the node that is full or has an older ticket waiting.
+memory_budget* budget_ticket::charge_path(std::uint64_t scan_number) {
+  memory_budget* node = &budget_;
+  for (; node != nullptr; node = node->parent()) {
+    memory_budget::state& at = *node->state_;
+    if (at.blocked_scan == scan_number || !at.add(amount_, at.open_limit())) break;
+  }
+  if (node == nullptr) {
+    for (memory_budget* charged = &budget_; charged != nullptr; charged = charged->parent()) {
+      charged->state_->note_peak();
+    }
+    return nullptr;
+  }
+  for (memory_budget* charged = &budget_; charged != node; charged = charged->parent()) {
+    charged->state_->subtract(amount_);
+  }
+  return node;
+}
+
+void budget_ticket::block_at(memory_budget* node) {
+  if (blocked_at_ == node) return;
+  if (blocked_at_ != nullptr) --blocked_at_->state_->blocked_here;
+  if (node != nullptr) ++node->state_->blocked_here;
+  blocked_at_ = node;
+}
+
+void budget_ticket::leave_queue(budget::tree& tree) {
+  block_at(nullptr);
+  base::intrusive_list<budget_ticket>::remove(*this);
+  --tree.waiting;
+}
+
+// The same pass as `scan`, but nothing is charged, for nothing should fit.
+void budget_ticket::check_none_fits(budget::tree& tree) {
+  const std::uint64_t number = ++tree.scans;
+  for (budget_ticket* ticket = tree.queue.front(); ticket != nullptr; ticket = tree.queue.after(*ticket)) {
+    memory_budget* node = &ticket->budget_;
+    for (; node != nullptr; node = node->parent()) {
+      memory_budget::state& at = *node->state_;
+      if (at.blocked_scan == number || node->used() + ticket->amount_ > at.open_limit()) break;
+    }
+    LARDER_CHECK(node != nullptr, "budget \"%s\": %llu bytes are free for a ticket that still waits",
+                 ticket->budget_.name().c_str(), static_cast<unsigned long long>(ticket->amount_.count));
+    node->state_->blocked_scan = number;
+  }
+}
+
+void memory_budget::wake_to_reclaim() {
+  budget::tree& tree = *state_->tree;
+  const base::lock locked(tree.guard);
+  tree.hopeful = true;
+  budget_ticket::wake_leader(tree);
+}
+
+void memory_budget::add_reclaimer(reclaimer& source, reclaim_stage stage) {
+  auto* entry = new budget::reclaimer_entry;
+  entry->source = &source;
+  entry->node = this;
+  entry->stage = stage;
+  budget::tree& tree = *state_->tree;
+  const base::lock locked(tree.guard);
+  // Behind the last of its stage: find it from the back, push, and rotate what comes after it.
+  base::intrusive_list<budget::reclaimer_entry> later;
+  while (tree.entries.back() != nullptr && tree.entries.back()->stage > stage) {
+    budget::reclaimer_entry* last = tree.entries.back();
+    base::intrusive_list<budget::reclaimer_entry>::remove(*last);
+    later.push_front(*last);
+  }
+  tree.entries.push_back(*entry);
+  while (budget::reclaimer_entry* next = later.pop_front()) tree.entries.push_back(*next);
+  tree.hopeful = true;
+  budget_ticket::wake_leader(tree);
+}
+
+void memory_budget::remove_reclaimer(reclaimer& source) {
+  budget::tree& tree = *state_->tree;
+  base::unique_lock locked(tree.guard);
+  budget::reclaimer_entry* entry = tree.entries.front();
+  while (entry != nullptr && entry->source != &source) entry = tree.entries.after(*entry);
+  LARDER_CHECK(entry != nullptr, "budget \"%s\": remove_reclaimer of one that is not registered", name().c_str());
+  while (entry->busy) {
+    entry->remover = &os::parker::current();
+    locked.unlock();
+    os::parker::current().park();
+    locked.lock();
+  }
+  base::intrusive_list<budget::reclaimer_entry>::remove(*entry);
+  locked.unlock();
+  delete entry;
+}
+
+bytes memory_budget::reclaim(bytes wanted) {
+  LARDER_CHECK(!os::parker::current().reclaiming, "budget \"%s\": reclaim inside a reclaimer", name().c_str());
+  budget::tree& tree = *state_->tree;
+  base::unique_lock locked(tree.guard);
+  const bytes given = reclaim_within(tree, locked, this, wanted, no_deadline);
+  if (given.count > 0) {
+    tree.hopeful = true;
+    budget_ticket::wake_leader(tree);
+  }
+  return given;
+}
+
+}  // namespace larder

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <larder/memory_budget.h>
+
+#include "base/intrusive_list.h"
+#include "base/mutex.h"
+#include "os/parker.h"
+
+namespace larder::budget {
+struct tree;
+}
+
+namespace larder {
+
+// A place in the queue for memory, for those who wait for several things at once: an object cache's getter waits for a
+// slab's memory and for an object that somebody puts back, whichever comes first.
+//
+// The owner parks on its own parker and asks `granted` whenever it wakes; the memory is charged from the moment that it
+// says true. Used by one thread or task; it stays where it is while it is queued.
+class budget_ticket : public base::list_link<> {
+ public:
+  budget_ticket(memory_budget& budget, bytes amount);
+  // Leaves the queue, or gives the memory back if it was granted and not taken.
+  ~budget_ticket();
+  budget_ticket(const budget_ticket&) = delete;
+  budget_ticket& operator=(const budget_ticket&) = delete;
+
+  // Takes the charge at once or joins the queue. ENOMEM if it can never be met.
+  result<void> begin();
+  // Whether the memory is charged now. Does the queue's reclaiming when it is this waiter's turn to, but asks no
+  // reclaimer once the deadline has passed: call it before each park, and park only on false.
+  bool granted(time_point deadline = no_deadline);
+  // The memory is the owner's from now on.
+  void take();
+
+  // Hands free memory to the tickets of `budget`'s tree, oldest first. Costs one load when nobody waits.
+  static void grant_waiting(memory_budget& budget);
+  // Dies if a queued ticket has room and nobody older waits in its way. The tree's mutex is held.
+  static void check_none_fits(budget::tree& tree);
+
+ private:
+  friend class memory_budget;
+  enum class phase : unsigned char { idle, queued, granted };
+
+  static void scan(budget::tree& tree);
+  static void wake_leader(budget::tree& tree);
+  static bytes reclaim_for_all(budget::tree& tree, base::unique_lock& locked, time_point deadline);
+  memory_budget* charge_path(std::uint64_t scan_number);
+  void block_at(memory_budget* node);
+  void leave_queue(budget::tree& tree);
+
+  memory_budget& budget_;
+  const bytes amount_;
+  os::parker& owner_;
+  phase phase_ = phase::idle;            // what the owner knows; the owner's alone
+  bool handed_over_ = false;             // a scan charged it and took it off the queue; guarded by the tree's mutex
+  memory_budget* blocked_at_ = nullptr;  // where it did not fit; guarded by the tree's mutex
+};
+
+}  // namespace larder
