@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include <larder/export.h>
+#include <larder/memory_budget.h>
+#include <larder/result.h>
+#include <larder/units.h>
+
+namespace larder {
+
+// Keeps objects of one size in their constructed state, ready for reuse on every CPU, in memory charged to a budget.
+// The untyped core of object_cache<T>, which says the same in types.
+//
+// An object is built when it is first handed out and stays built, through any number of gets and puts, until its memory
+// is given back. Free built objects wait in an array per CPU and, below that, in slabs, the fullest first. Any thread or
+// task may call anything at any time, also from a constructor, destructor or reset hook of this cache; no lock is held
+// when these are called. Whoever gets an object owns it until it puts it, from whichever thread.
+//
+// After Bonwick's slab allocator (1994, 2001); the order by occupancy is that of the Xen win-pv drivers' cache.
+class LARDER_API raw_cache {
+ public:
+  static constexpr std::size_t no_limit = std::numeric_limits<std::size_t>::max();
+
+  struct options {
+    // Of one object: size 1 B to 1 GiB; alignment a power of two up to 4 KiB.
+    std::size_t size = 0;
+    std::size_t alignment = alignof(std::max_align_t);
+    // Objects that are always built. `get` never fails and never waits for memory while fewer than that are out.
+    std::size_t reservation = 0;
+    // The most objects that are built at any time (those whose destructor is running already do not count).
+    std::size_t limit = no_limit;
+    // What all memory is charged to, before it is taken; outlives the cache. Null: memory_budget::process().
+    memory_budget* budget = nullptr;
+    // Builds an object in raw memory (zeroed the first time it is used); by an error or an exception it says that there
+    // is none. Null: memory as it is. A constructor that waits for this cache or its budget may wait for itself.
+    result<void> (*construct)(void* object, void* context) = nullptr;
+    // Undoes `construct`, once for each success. Called in trim, in reclaim (where it must not wait for memory) and in
+    // the cache's destructor. Must not throw.
+    void (*destroy)(void* object, void* context) = nullptr;
+    // Called by `put` first, to bring an object back to its constructed state. Must not throw.
+    void (*reset)(void* object, void* context) = nullptr;
+    void* context = nullptr;
+    // The part of each object that never becomes resident (the guard page of a stack), in whole pages: not charged.
+    bytes uncharged_per_object = {};
+    // When the budget asks for this cache's empty slabs.
+    reclaim_stage stage = reclaim_stage::empty_slabs;
+  };
+
+  struct statistics {
+    std::uint64_t objects_out = 0;         // with users
+    std::uint64_t objects_cached = 0;      // in the arrays of the CPUs
+    std::uint64_t objects_built = 0;       // out, cached, and free in slabs
+    std::uint64_t objects_per_slab = 0;
+    std::uint64_t slabs_full = 0;
+    std::uint64_t slabs_partial = 0;
+    std::uint64_t slabs_empty = 0;
+    std::uint64_t constructed = 0;         // successes of the constructor so far, and so on
+    std::uint64_t construct_failures = 0;
+    std::uint64_t destroyed = 0;
+    std::uint64_t gets = 0;
+    std::uint64_t puts = 0;
+    std::uint64_t waits = 0;               // gets that had to wait
+    std::uint64_t waiting = 0;             // gets that wait now
+    bytes slab_bytes;                      // charged for each slab
+    bytes charged;                         // charged for everything now
+  };
+
+  // How the CPU layer runs, and why it is not the better way.
+  struct mode {
+    std::string_view name;
+    std::string_view reason;
+  };
+
+  // Creates a cache and builds its reservation; may reclaim memory, does not wait for it. Errors: EINVAL for options
+  // that make no sense (limit < reservation, size or alignment out of range), ENOMEM where the budget or the system has
+  // not the memory, the constructor's error; the constructor's exception passes through.
+  static result<std::unique_ptr<raw_cache>> create(std::string_view name, const options& chosen);
+  // The same; throws std::bad_alloc for ENOMEM and std::system_error for other errors.
+  raw_cache(std::string_view name, const options& chosen);
+  // Dies, naming the cache and the count, if objects are still out. Destroys all objects.
+  ~raw_cache();
+  raw_cache(const raw_cache&) = delete;
+  raw_cache& operator=(const raw_cache&) = delete;
+
+  // A built object. Waits, first come first served, for an object that is put back or for the memory of a new slab,
+  // whichever is first; parks the task if there is one, else the thread. Errors: ENOMEM at once if waiting cannot help
+  // (no object is out and a slab can never fit the budget); ETIMEDOUT at the deadline; the constructor's error, if no
+  // built object is free either. The constructor's exception passes through. A reclaimer must not wait here: it dies.
+  result<void*> get(time_point deadline = no_deadline);
+  // The same without waiting and without reclaiming: null if there is no object now, or the constructor failed.
+  void* try_get();
+  // Takes back an object that this cache gave; never blocks for long, never fails. Dies on proven misuse (an object of
+  // another cache, or one that is free already), at the latest when the object reaches its slab.
+  void put(void* object);
+
+  // Up to `count` objects; fewer where try_get would give null. Returns how many.
+  std::size_t get_many(void** objects, std::size_t count);
+  void put_many(void* const* objects, std::size_t count);
+
+  // Collects the objects cached on all CPUs, then destroys what is free in empty slabs and gives these back, until
+  // `wanted` is released or only the reservation would be left. Returns what it released to the budget.
+  bytes trim(bytes wanted = unlimited);
+
+  statistics stats() const;
+  // Checks every law of the cache's structure and dies on the first that is broken. No other call may run meanwhile.
+  void audit() const;
+  mode active_mode() const;
+  const std::string& name() const;
+  std::size_t limit() const;
+  std::size_t reservation() const;
+  memory_budget& budget() const;
+
+ private:
+  struct state;
+  explicit raw_cache(std::unique_ptr<state> made);
+  const std::unique_ptr<state> state_;
+};
+
+}  // namespace larder

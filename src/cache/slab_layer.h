@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "base/atomic.h"
+#include "base/intrusive_list.h"
+#include "cache/slab.h"
+
+namespace larder::cache {
+
+// A cache's slabs, grouped by how full they are, and the counts that limit them. Not a lock nor a system call in here:
+// the owner guards every call with its mutex, and maps and unmaps.
+class slab_layer {
+ public:
+  slab_layer(const slab_geometry& geometry, const std::string& cache_name, std::size_t limit, std::size_t reservation);
+  slab_layer(const slab_layer&) = delete;
+  slab_layer& operator=(const slab_layer&) = delete;
+
+  struct taken {
+    void* object = nullptr;
+    bool built = false;     // else the taker constructs it, or gives it back by put_unbuilt
+    bool at_limit = false;  // no object, and another slab would not help
+  };
+  // An object of the fullest slab with room; at the limit, a built one of any slab.
+  taken take();
+  // A built object of any slab, or null.
+  void* take_spare();
+  // Up to `count` built objects of the fullest slabs with room. Opens no empty slab: that is for whoever needs one.
+  std::size_t take_batch(void** objects, std::size_t count);
+
+  // A built object comes back. Dies on misuse: no object of this cache, or free already.
+  void put(void* object);
+  // One that `take` gave to be built, and was not.
+  void put_unbuilt(void* object);
+
+  // Adds a slab whose objects are all free and none built.
+  void insert(slab& added);
+  // Free object number `index` was built where it is.
+  void note_built(slab& of, std::size_t index);
+  // Unlinks an empty slab without which the reservation is still built, and which is the caller's from now on; or null.
+  // Of two callers at once, one gets it (KF-6).
+  slab* remove_surplus();
+  // An empty slab, whatever is left: for the end.
+  slab* remove_empty();
+
+  // Dies if the object cannot be one of this cache's. Needs no lock, but the caller must own the object.
+  slab& slab_of(const void* object, const char* doing) const;
+
+  // built = handed_out + spare
+  std::size_t built() const { return built_; }
+  std::size_t handed_out() const { return built_ - spare_; }
+  std::size_t full_slabs() const { return slabs_ - partial_slabs_ - empty_slabs_; }
+  std::size_t partial_slabs() const { return partial_slabs_; }
+  std::size_t empty_slabs() const { return empty_slabs_; }
+  std::size_t slabs() const { return slabs_; }
+
+  void audit() const;
+
+ private:
+  using group = base::intrusive_list<slab, group_tag>;
+  // 64, so that one word says which groups have members.
+  static constexpr std::size_t partial_groups = 64;
+
+  std::size_t group_number(std::size_t free_count) const { return (free_count - 1) / group_width_; }
+  slab* fullest_with_room() const;
+  void link(slab& of, std::size_t free_count);
+  void unlink(slab& of, std::size_t free_count);
+  // After a change of the slab's counts: moves it to the group where it belongs now.
+  void regroup(slab& changed, std::size_t free_before, std::size_t spare_before);
+  slab* remove(slab& removed);
+  void audit_group(const group& members, std::size_t free_min, std::size_t free_max, std::size_t& slabs,
+                   std::size_t& built, std::size_t& spare) const;
+
+  const slab_geometry& geometry_;
+  const std::string& cache_name_;
+  const std::size_t limit_;
+  const std::size_t reservation_;
+  const std::size_t group_width_;
+
+  group full_;
+  std::array<group, partial_groups> partial_;  // partial_[i]: from i · width + 1 to (i + 1) · width objects free
+  std::uint64_t partial_mask_ = 0;             // bit i ⇔ partial_[i] has members
+  group empty_;                                // the one that became empty last in front
+  base::intrusive_list<slab, spare_tag> with_spare_;
+  std::size_t slabs_ = 0;
+  std::size_t partial_slabs_ = 0;
+  std::size_t empty_slabs_ = 0;
+  std::size_t built_ = 0;
+  std::size_t spare_ = 0;
+
+  // Every slab lies within. Atomic because slab_of reads it without the lock; relaxed because the object that its caller
+  // holds came to it after its slab was inserted.
+  base::atomic<std::uintptr_t> lowest_{UINTPTR_MAX};
+  base::atomic<std::uintptr_t> highest_{0};
+};
+
+}  // namespace larder::cache

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cache/span.h"
+
+#include "os/memory.h"
+
+namespace larder::cache {
+
+bool charge_now(memory_budget& budget, bytes amount) {
+  if (budget.try_charge(amount)) return true;
+  for (memory_budget* node = &budget; node != nullptr; node = node->parent()) {
+    const bytes open = node->limit() - node->reserve();
+    if (amount > open) return false;
+    const bytes wanted = node->used() + amount;
+    if (wanted > open) node->reclaim(wanted - open);
+  }
+  return budget.try_charge(amount);
+}
+
+result<void*> map_span(memory_budget& budget, const span_shape& shape) {
+  if (!budget.try_charge(shape.charge)) return error_from(ENOMEM);
+  return map_charged_span(budget, shape);
+}
+
+result<void*> map_charged_span(memory_budget& budget, const span_shape& shape) {
+  const result<void*> mapped = os::map(shape.length, shape.alignment);
+  if (!mapped) budget.release(shape.charge);
+  return mapped;
+}
+
+void unmap_span(memory_budget& budget, const span_shape& shape, void* address) {
+  os::unmap(address, shape.length);
+  budget.release(shape.charge);
+}
+
+}  // namespace larder::cache
