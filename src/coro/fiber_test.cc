@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coro/fiber.h"
+
+#include <cfenv>
+#include <csignal>
+#include <cstdint>
+#include <exception>
+#include <execinfo.h>
+#include <functional>
+#include <gtest/gtest.h>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <sys/wait.h>
+#include <thread>
+#include <vector>
+
+#include "coro/stack_cache.h"
+
+namespace larder::coro {
+namespace {
+
+// Fills every register that a callee must keep with values made from `seed`, calls `function(argument)`, and returns how
+// many of them came back changed.
+extern "C" std::uint64_t larder_test_registers_changed_by(void (*function)(void*), void* argument, std::uint64_t seed);
+
+asm(R"(
+        .text
+        .type   larder_test_registers_changed_by, @function
+larder_test_registers_changed_by:
+        pushq   %rbp
+        pushq   %rbx
+        pushq   %r12
+        pushq   %r13
+        pushq   %r14
+        pushq   %r15
+        pushq   %rdx
+        leaq    1(%rdx), %rbp
+        leaq    2(%rdx), %rbx
+        leaq    3(%rdx), %r12
+        leaq    4(%rdx), %r13
+        leaq    5(%rdx), %r14
+        leaq    6(%rdx), %r15
+        movq    %rdi, %rax
+        movq    %rsi, %rdi
+        callq   *%rax
+        popq    %rdx
+        xorl    %eax, %eax
+        .irp    pair, rbp, rbx, r12, r13, r14, r15
+        incq    %rdx
+        xorl    %ecx, %ecx
+        cmpq    %rdx, %\pair
+        setne   %cl
+        addq    %rcx, %rax
+        .endr
+        popq    %r15
+        popq    %r14
+        popq    %r13
+        popq    %r12
+        popq    %rbx
+        popq    %rbp
+        retq
+        .size   larder_test_registers_changed_by, . - larder_test_registers_changed_by
+)");
+
+// A fiber that runs a function object, on a stack of its own.
+class test_fiber {
+ public:
+  explicit test_fiber(std::function<void()> body, bytes stack_size = 64_KiB)
+      : body_(std::move(body)),
+        stacks_(*stack_cache<fiber>::create("test fibers", {.stack_size = stack_size})),
+        fiber_(stacks_->try_get()) {
+    fiber_->start([](void* self) { static_cast<test_fiber*>(self)->body_(); }, this,
+                  reinterpret_cast<std::byte*>(fiber_));
+  }
+  ~test_fiber() { stacks_->put(fiber_); }
+  test_fiber(const test_fiber&) = delete;
+  test_fiber& operator=(const test_fiber&) = delete;
+
+  fiber* operator->() { return fiber_; }
+  fiber& operator*() { return *fiber_; }
+
+ private:
+  std::function<void()> body_;
+  std::unique_ptr<stack_cache<fiber>> stacks_;
+  fiber* fiber_;
+};
+
+void resume(void* who) { static_cast<fiber*>(who)->resume(); }
+void suspend(void* who) { static_cast<fiber*>(who)->suspend(); }
+
+TEST(ContextTest, SwitchKeepsTheRegistersThatACalleeMustKeep) {
+  fiber* self = nullptr;
+  std::uint64_t changed_inside = 0;
+  test_fiber other([&] {
+    for (int i = 0; i < 3; ++i) changed_inside += larder_test_registers_changed_by(suspend, self, 0x1111'0000'0000'1000);
+  });
+  self = &*other;
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(larder_test_registers_changed_by(resume, self, 0x2222'0000'0000'2000), 0U);
+  EXPECT_EQ(changed_inside, 0U);
+  EXPECT_TRUE(other->finished());
+}
+
+TEST(ContextTest, SwitchKeepsTheFloatingPointControlWordsOfEachSide) {
+  std::vector<int> seen_inside;
+  fiber* self = nullptr;
+  test_fiber other([&] {
+    seen_inside.push_back(std::fegetround());
+    std::fesetround(FE_UPWARD);  // both mxcsr and the x87 control word
+    self->suspend();
+    seen_inside.push_back(std::fegetround());
+    volatile long double one = 1.0L;
+    volatile double third = static_cast<double>(one / 3.0L);
+    seen_inside.push_back(third > 1.0 / 3.0 ? 1 : 0);
+    std::fesetround(FE_TOWARDZERO);
+  });
+  self = &*other;
+  const int before = std::fegetround();
+  other->resume();
+  EXPECT_EQ(std::fegetround(), before);
+  std::fesetround(FE_DOWNWARD);
+  other->resume();
+  EXPECT_EQ(std::fegetround(), FE_DOWNWARD);
+  std::fesetround(before);
+  EXPECT_EQ(seen_inside, (std::vector<int>{before, FE_UPWARD, 1}));
+}
+
+TEST(ContextTest, NewContextInheritsTheControlWordsOfItsCreator) {
+  const int before = std::fegetround();
+  int seen = -1;
+  std::fesetround(FE_DOWNWARD);
+  test_fiber other([&] { seen = std::fegetround(); });
+  std::fesetround(before);
+  other->resume();
+  EXPECT_EQ(seen, FE_DOWNWARD);
+}
+
+TEST(ContextTest, NewContextStartsWithAnAlignedStack) {
+  bool aligned = false;
+  test_fiber other([&] {
+    alignas(16) volatile char probe[16] = {};
+    aligned = reinterpret_cast<std::uintptr_t>(&probe[0]) % 16 == 0;
+    // An instruction that faults on a misaligned stack, as the ABI allows callees to use.
+    alignas(16) volatile float four[4] = {1, 2, 3, 4};
+    asm volatile("movaps %0, %%xmm0" : : "m"(four) : "xmm0");
+  });
+  other->resume();
+  EXPECT_TRUE(aligned);
+}
+
+TEST(FiberTest, RunsUntilItSuspendsAndEndsOnce) {
+  std::vector<int> steps;
+  fiber* self = nullptr;
+  test_fiber other([&] {
+    steps.push_back(1);
+    EXPECT_TRUE(self->running());
+    self->suspend();
+    steps.push_back(3);
+  });
+  self = &*other;
+  EXPECT_FALSE(other->finished());
+  other->resume();
+  EXPECT_FALSE(other->running());
+  EXPECT_FALSE(other->finished());
+  steps.push_back(2);
+  other->resume();
+  EXPECT_TRUE(other->finished());
+  EXPECT_EQ(steps, (std::vector<int>{1, 2, 3}));
+}
+
+TEST(FiberTest, StartsAgainAfterItsEndAndAfterAnAbandonedStart) {
+  int runs = 0;
+  auto stacks = *stack_cache<fiber>::create("test fibers", {.stack_size = 16_KiB});
+  fiber* reused = stacks->try_get();
+  const auto count = [](void* sum) { ++*static_cast<int*>(sum); };
+  for (int i = 0; i < 1000; ++i) {
+    reused->start(count, &runs, reinterpret_cast<std::byte*>(reused));
+    if (i % 3 == 0) {
+      reused->abandon();
+    } else {
+      reused->resume();
+    }
+    EXPECT_TRUE(reused->finished());
+  }
+  EXPECT_EQ(runs, 666);
+  stacks->put(reused);
+}
+
+// A fiber that suspends itself while it is on the stack of one that it resumed, as a task does that parks in a coroutine:
+// its next resume goes on there.
+TEST(FiberTest, SuspendsFromTheStackOfANestedFiber) {
+  std::vector<int> steps;
+  fiber* outer_self = nullptr;
+  test_fiber inner([&] {
+    steps.push_back(1);
+    outer_self->suspend();
+    steps.push_back(3);
+    try {
+      throw std::runtime_error("unwinds on the inner stack");
+    } catch (const std::runtime_error&) {
+      outer_self->suspend();
+    }
+    steps.push_back(5);
+  });
+  test_fiber outer([&] {
+    inner->resume();
+    steps.push_back(6);
+  });
+  outer_self = &*outer;
+  outer->resume();
+  EXPECT_TRUE(inner->running()) << "the outer fiber is suspended, the inner one is not";
+  steps.push_back(2);
+  outer->resume();
+  steps.push_back(4);
+  outer->resume();
+  EXPECT_EQ(steps, (std::vector<int>{1, 2, 3, 4, 5, 6}));
+  EXPECT_TRUE(inner->finished());
+  EXPECT_TRUE(outer->finished());
+}
+
+TEST(FiberTest, ExceptionsInFlightBelongToTheFiber) {
+  fiber* self = nullptr;
+  std::string caught_inside;
+  int uncaught_inside = -1;
+  test_fiber other([&] {
+    try {
+      throw std::runtime_error("inner");
+    } catch (const std::runtime_error&) {
+      self->suspend();  // the resumer handles one of its own meanwhile
+      try {
+        std::rethrow_exception(std::current_exception());
+      } catch (const std::exception& again) {
+        caught_inside = again.what();
+      }
+      uncaught_inside = std::uncaught_exceptions();
+    }
+  });
+  self = &*other;
+  other->resume();
+  EXPECT_EQ(std::current_exception(), nullptr) << "the fiber's exception stays with it";
+  try {
+    throw std::logic_error("outer");
+  } catch (const std::logic_error&) {
+    other->resume();
+    try {
+      throw;
+    } catch (const std::exception& mine) {
+      EXPECT_STREQ(mine.what(), "outer");
+    }
+  }
+  EXPECT_EQ(caught_inside, "inner");
+  EXPECT_EQ(uncaught_inside, 0);
+  EXPECT_EQ(std::current_exception(), nullptr);
+}
+
+TEST(FiberTest, ResumedWhileItsResumerUnwindsItSeesNoUncaughtException) {
+  int seen = -1;
+  test_fiber other([&] { seen = std::uncaught_exceptions(); });
+  struct resumes_on_the_way_out {
+    fiber& resumed;
+    int own = -1;
+    ~resumes_on_the_way_out() {
+      resumed.resume();
+      own = std::uncaught_exceptions();
+      EXPECT_EQ(own, 1);
+    }
+  };
+  EXPECT_THROW(
+      {
+        const resumes_on_the_way_out guard{*other};
+        throw std::runtime_error("unwinding");
+      },
+      std::runtime_error);
+  EXPECT_EQ(seen, 0);
+}
+
+TEST(FiberTest, BacktraceInsideEndsAtTheEntry) {
+  int depth_at_first = 0;
+  int depth_after_suspend = 0;
+  fiber* self = nullptr;
+  test_fiber other([&] {
+    void* frames[64];
+    depth_at_first = ::backtrace(frames, 64);
+    self->suspend();
+    depth_after_suspend = ::backtrace(frames, 64);
+  });
+  self = &*other;
+  other->resume();
+  other->resume();
+  EXPECT_GE(depth_at_first, 1);
+  EXPECT_LT(depth_at_first, 32);
+  EXPECT_EQ(depth_after_suspend, depth_at_first);
+}
+
+// Goes down the stack, frame by frame, until less than `left` is below; returns the number of frames.
+[[gnu::noinline]] int descend(const std::byte* low, std::ptrdiff_t left) {
+  volatile char room[64] = {};
+  const auto* here = static_cast<const std::byte*>(__builtin_frame_address(0));
+  if (here - low < left) return 1;
+  const int below = descend(low, left);
+  room[0] = static_cast<char>(below);
+  return below + 1 + room[1];
+}
+
+#if defined(LARDER_ADDRESS_SANITIZER)
+constexpr std::ptrdiff_t left_for_callees = 16 << 10;  // what the sanitizer calls keeps stack traces in its frames
+#else
+constexpr std::ptrdiff_t left_for_callees = 2 << 10;
+#endif
+
+TEST(FiberTest, DeepRecursionNearTheGuardReturns) {
+  int depth = 0;
+  fiber* self = nullptr;
+  test_fiber other([&] {
+    depth = descend(self->stack_low(), left_for_callees);
+    self->suspend();
+    depth += descend(self->stack_low(), left_for_callees);
+  });
+  self = &*other;
+  other->resume();
+  const int first = depth;
+  EXPECT_GT(first, 50);
+  other->resume();
+  EXPECT_EQ(depth, 2 * first);
+}
+
+// KF-41: overflow does not run into the neighbour.
+TEST(FiberDeathTest, OverflowDiesAtTheGuard) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto killed_by_a_fault = [](int status) {
+#if defined(LARDER_ADDRESS_SANITIZER) || defined(LARDER_THREAD_SANITIZER)
+    return WIFEXITED(status) && WEXITSTATUS(status) != 0;  // the sanitizer reports the signal and exits
+#else
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV;
+#endif
+  };
+  const auto overflow = [] {
+    test_fiber other([] { descend(nullptr, 0); });
+    other->resume();
+  };
+  EXPECT_EXIT(overflow(), killed_by_a_fault, "");
+}
+
+TEST(FiberDeathTest, ResumeOfAFinishedFiberDies) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  test_fiber other([] {});
+  other->resume();
+  EXPECT_DEATH(other->resume(), "has finished");
+}
+
+// KF-34, and the C++ runtime's per-thread account of exceptions: a catch block that is left on another thread than it
+// was entered on.
+TEST(FiberTest, MovesBetweenThreadsInsideACatchBlock) {
+  fiber* self = nullptr;
+  std::vector<std::string> caught;
+  test_fiber other([&] {
+    for (int i = 0; i < 4; ++i) {
+      try {
+        throw std::runtime_error(std::to_string(i));
+      } catch (const std::exception&) {
+        self->suspend();
+        try {
+          throw;
+        } catch (const std::exception& same) {
+          caught.emplace_back(same.what());
+        }
+      }
+    }
+  });
+  self = &*other;
+  while (!other->finished()) std::thread([&] { other->resume(); }).join();
+  EXPECT_EQ(caught, (std::vector<std::string>{"0", "1", "2", "3"}));
+  EXPECT_EQ(std::current_exception(), nullptr);
+}
+
+}  // namespace
+}  // namespace larder::coro

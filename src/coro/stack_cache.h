@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <new>
+#include <string_view>
+
+#include <larder/raw_cache.h>
+
+#include "os/memory.h"
+
+namespace larder::coro {
+
+// Stacks that stay built: a guard page, the stack above it, and at its upper end a Record (a fiber and what its owner
+// keeps with it), all one object of a raw_cache. So a stack with its guard and its record costs a get and a put, and
+// what it costs to make is paid once (the Akaros VMM keeps its task threads so).
+//
+//   object: | guard, one page | stack …grows down… | Record |
+//
+// The guard is never resident and is not charged. A Record is constructed with the lowest address of its stack.
+template <typename Record>
+class stack_cache {
+ public:
+  struct options {
+    bytes stack_size;  // rounded up to whole pages, the smallest at least
+    std::size_t reservation = 0;
+    std::size_t limit = raw_cache::no_limit;
+    memory_budget* budget = nullptr;
+  };
+  static constexpr bytes smallest{16U << 10};
+
+  static result<std::unique_ptr<stack_cache>> create(std::string_view name, options chosen) {
+    const bytes stack = round_up_to_pages(std::max(chosen.stack_size, smallest));
+    std::unique_ptr<stack_cache> made(new stack_cache(stack));
+    auto cache = raw_cache::create(name, {.size = object_size(stack),
+                                          .alignment = page_size,
+                                          .reservation = chosen.reservation,
+                                          .limit = chosen.limit,
+                                          .budget = chosen.budget,
+                                          .construct = construct,
+                                          .destroy = destroy,
+                                          .context = made.get(),
+                                          .uncharged_per_object = {page_size}});
+    if (!cache) return cache.error();
+    made->cache_ = std::move(*cache);
+    return made;
+  }
+
+  // Null if there is none in time.
+  Record* get(time_point deadline) {
+    const auto object = cache_->get(deadline);
+    return object ? record_of(*object) : nullptr;
+  }
+  Record* try_get() {
+    void* object = cache_->try_get();
+    return object == nullptr ? nullptr : record_of(object);
+  }
+  void put(Record* record) { cache_->put(object_of(record)); }
+
+  bytes stack_size() const { return stack_size_; }
+  raw_cache& cache() { return *cache_; }
+
+ private:
+  explicit stack_cache(bytes stack) : stack_size_(stack) {}
+
+  static std::size_t object_size(bytes stack) { return page_size + stack.count; }
+  static constexpr std::size_t record_size = round_up(sizeof(Record), 64);
+
+  Record* record_of(void* object) const {
+    return reinterpret_cast<Record*>(static_cast<std::byte*>(object) + object_size(stack_size_) - record_size);
+  }
+  void* object_of(Record* record) const {
+    return reinterpret_cast<std::byte*>(record) + record_size - object_size(stack_size_);
+  }
+
+  static result<void> construct(void* object, void* owner) {
+    const auto& self = *static_cast<stack_cache*>(owner);
+    if (const auto guarded = os::install_guard(object, {page_size}); !guarded) return guarded;
+    new (self.record_of(object)) Record(static_cast<std::byte*>(object) + page_size);
+    return {};
+  }
+  static void destroy(void* object, void* owner) { static_cast<stack_cache*>(owner)->record_of(object)->~Record(); }
+
+  const bytes stack_size_;
+  std::unique_ptr<raw_cache> cache_;
+};
+
+}  // namespace larder::coro
