@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+#include <exception>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include <larder/export.h>
+#include <larder/memory_budget.h>
+#include <larder/result.h>
+#include <larder/units.h>
+
+namespace larder {
+
+class runtime;
+
+namespace task_layer {
+struct completion;  // what a task and its handle share
+}
+
+// A task that can be waited for. Movable; the destructor waits like `join`, but swallows what the task threw.
+class LARDER_API task {
+ public:
+  task() = default;
+  task(task&& other) noexcept : completion_(std::exchange(other.completion_, nullptr)) {}
+  task& operator=(task&& other) noexcept;
+  ~task();
+
+  // Whether there is a task to wait for: not after join, detach or a move.
+  bool joinable() const { return completion_ != nullptr; }
+  // Waits until it has ended; throws what it threw. Parks the calling task or thread. Dies if not joinable.
+  void join();
+  // Lets it run on its own; what it throws then ends the process, as it would from a thread.
+  void detach();
+  // Whether it has ended; never blocks.
+  bool done() const;
+
+ private:
+  friend class runtime;
+  explicit task(task_layer::completion* shared) : completion_(shared) {}
+  task_layer::completion* completion_ = nullptr;
+};
+
+// Runs tasks — functions on cached stacks — on a few worker threads, each with an io_uring. A task that waits (for I/O,
+// time, a mutex, memory) parks: its worker goes on with the next. Tasks are not preempted and stay on their worker.
+class LARDER_API runtime {
+ public:
+  struct options {
+    // Threads; 0 takes one for each CPU that this thread may run on.
+    unsigned workers = 0;
+    // Of each task: at least so much, rounded up to whole pages, 16 KiB at the least.
+    bytes stack_size = bytes{64U << 10};
+    // Stacks that are there from the start and always will be; more are made on need.
+    std::size_t stacks_reserved = 0;
+    // The most tasks that can exist at once.
+    std::size_t task_limit = 1U << 20;
+    // What stacks and rings are charged to; null for the process budget. Outlives the runtime.
+    memory_budget* budget = nullptr;
+    // Operations that a worker can prepare before it tells the kernel; more can be under way.
+    unsigned ring_entries = 256;
+  };
+
+  // Starts the workers. Errors: ENOSYS or EPERM where io_uring is missing or not allowed, ENOMEM within the budget,
+  // EAGAIN when the system has no more threads; then nothing is left behind.
+  static result<std::unique_ptr<runtime>> create(std::string_view name, options chosen);
+  // Waits until all tasks have ended, detached ones too, then joins the workers. Not on one of its own tasks. The handles
+  // of its tasks are joined, detached or destroyed before.
+  ~runtime();
+  runtime(const runtime&) = delete;
+  runtime& operator=(const runtime&) = delete;
+
+  // Starts `body` as a task: on the worker of the calling task if it is one of this runtime's, else on the next in turn.
+  // Waits (parks) for a stack while `task_limit` or the budget has no room for one. Throws std::bad_alloc if there can
+  // never be. Any thread.
+  template <typename Body>
+  [[nodiscard]] task spawn(Body&& body) {
+    return spawn_stored(true, any_worker, no_deadline, std::forward<Body>(body)).value();
+  }
+  // The same without a way to wait for its end.
+  template <typename Body>
+  void spawn_detached(Body&& body) {
+    (void)spawn_stored(false, any_worker, no_deadline, std::forward<Body>(body));
+  }
+  // On a worker of the caller's choice, 0 to workers() - 1.
+  template <typename Body>
+  void spawn_detached_on(unsigned worker, Body&& body) {
+    (void)spawn_stored(false, worker, no_deadline, std::forward<Body>(body));
+  }
+  // Starts it only if a stack is there at once: false if not. Never waits.
+  template <typename Body>
+  [[nodiscard]] bool try_spawn_detached(Body&& body) {
+    return spawn_stored(false, any_worker, time_point::min(), std::forward<Body>(body)).has_value();
+  }
+  template <typename Body>
+  [[nodiscard]] bool try_spawn_detached_on(unsigned worker, Body&& body) {
+    return spawn_stored(false, worker, time_point::min(), std::forward<Body>(body)).has_value();
+  }
+  // Spawns and joins.
+  template <typename Body>
+  void run(Body&& body) {
+    spawn(std::forward<Body>(body)).join();
+  }
+
+  unsigned workers() const;
+  // The runtime that runs the calling task, or null; and the number of its worker.
+  static runtime* current();
+  static unsigned current_worker();
+
+  // Tasks that exist now; those that were started, ever.
+  std::size_t tasks() const;
+  std::uint64_t tasks_started() const;
+
+  static constexpr std::size_t closure_size_max = 1024;
+
+ private:
+  static constexpr unsigned any_worker = ~0U;
+  struct state;
+  struct launch {
+    void* block = nullptr;  // the task, or null when there was no room in time
+    void* closure_place = nullptr;
+  };
+  explicit runtime(std::unique_ptr<state> ready);
+  launch prepare(bool joinable, unsigned worker, time_point deadline, std::size_t size, std::size_t alignment);
+  task_layer::completion* begin(launch prepared, void* closure, void (*body)(void*));
+
+  template <typename Body>
+  std::optional<task> spawn_stored(bool joinable, unsigned worker, time_point deadline, Body&& body) {
+    using stored = std::decay_t<Body>;
+    static_assert(sizeof(stored) <= closure_size_max, "a closure this large belongs on the heap");
+    static_assert(std::is_nothrow_constructible_v<stored, Body&&>, "a task's closure is moved in without throwing");
+    const launch prepared = prepare(joinable, worker, deadline, sizeof(stored), alignof(stored));
+    if (prepared.block == nullptr) return std::nullopt;
+    auto* closure = new (prepared.closure_place) stored(std::forward<Body>(body));
+    return task(begin(prepared, closure, [](void* argument) {
+      struct destroyer {
+        stored* object;
+        ~destroyer() { object->~stored(); }
+      } owned{static_cast<stored*>(argument)};
+      (*owned.object)();
+    }));
+  }
+
+  const std::unique_ptr<state> state_;
+};
+
+namespace this_task {
+
+// Whether the caller runs on a task.
+LARDER_API bool inside();
+// Lets the worker's other tasks run; gives up the CPU on a plain thread.
+LARDER_API void yield();
+// Parks the task or sleeps the thread.
+LARDER_API void sleep_until(time_point wake);
+inline void sleep_for(std::chrono::nanoseconds duration) { sleep_until(std::chrono::steady_clock::now() + duration); }
+
+}  // namespace this_task
+
+}  // namespace larder

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// An awaited operation stands on the task's stack, is prepared in the ring of its worker, and parks the task until the
+// completion, which comes on the same worker: nothing here is shared between threads.
+#include "task/io.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "base/check.h"
+#include "os/file.h"
+#include "os/parker.h"
+#include "os/socket.h"
+#include "task/worker.h"
+
+namespace larder::io {
+namespace {
+
+using task_layer::worker;
+
+struct awaited : os::ring_operation {
+  os::parker& owner = os::parker::current();
+  int outcome = 0;
+  bool done = false;
+};
+
+// Prepares an operation and waits for it; its result, or minus an error number.
+template <typename Prepare>
+int await(worker& here, Prepare prepare) {
+  awaited operation;
+  operation.complete = [](os::ring_operation& self, int outcome) {
+    auto& mine = static_cast<awaited&>(self);
+    mine.outcome = outcome;
+    mine.done = true;
+    mine.owner.unpark();
+  };
+  prepare(here.ring(), operation);
+  while (!operation.done) operation.owner.park();
+  return operation.outcome;
+}
+
+constexpr std::size_t vectors_at_once = 64;
+
+// Repeats `move` until all vectors are through. `move(vectors, offset)` returns what it moved, or minus an error;
+// `at_end` is called when it moved nothing.
+template <typename Move, typename AtEnd>
+result<void> move_all(std::span<const iovec> vectors, std::uint64_t offset, Move move, AtEnd at_end) {
+  std::size_t within = 0;  // how much of the first vector is through
+  while (!vectors.empty()) {
+    if (vectors[0].iov_len == 0) {  // a transfer of nothing must mean the end of the file
+      vectors = vectors.subspan(1);
+      continue;
+    }
+    int moved = 0;
+    if (within == 0) {
+      moved = move(vectors.first(std::min(vectors.size(), vectors_at_once)), offset);
+    } else {
+      // The rest of a vector that was cut goes alone; whole ones follow.
+      const iovec rest{static_cast<char*>(vectors[0].iov_base) + within, vectors[0].iov_len - within};
+      moved = move(std::span(&rest, 1), offset);
+    }
+    if (moved == -EINTR || moved == -EAGAIN) continue;
+    if (moved < 0) return error_from(-moved);
+    if (moved == 0) return at_end(vectors, within);
+    offset += static_cast<std::uint64_t>(moved);
+    within += static_cast<std::size_t>(moved);
+    while (!vectors.empty() && within >= vectors[0].iov_len) {
+      within -= vectors[0].iov_len;
+      vectors = vectors.subspan(1);
+    }
+  }
+  return {};
+}
+
+result<void> zero_rest(std::span<const iovec> vectors, std::size_t within) {
+  for (const iovec& vector : vectors) {
+    std::memset(static_cast<char*>(vector.iov_base) + within, 0, vector.iov_len - within);
+    within = 0;
+  }
+  return {};
+}
+
+// Waits until the socket can move data, or has failed: then the next transfer says how. Returns poll's events.
+int await_events(int socket, short events) {
+  worker* here = worker::current();
+  if (here == nullptr) return os::wait_for_events(socket, events);
+  return await(*here, [&](os::ring& ring, os::ring_operation& operation) {
+    ring.poll(socket, static_cast<unsigned>(events), operation);
+  });
+}
+
+bool would_block(std::error_code error) { return error == error_from(EAGAIN) || error == error_from(EWOULDBLOCK); }
+
+}  // namespace
+
+result<void> read_vectors(int file, std::span<const iovec> into, std::uint64_t offset) {
+  worker* here = worker::current();
+  if (here == nullptr) return os::read_at(file, into, offset);
+  return move_all(
+      into, offset,
+      [&](std::span<const iovec> some, std::uint64_t at) {
+        return await(*here, [&](os::ring& ring, os::ring_operation& operation) {
+          ring.read(file, some, at, operation);
+        });
+      },
+      zero_rest);
+}
+
+result<void> write_vectors(int file, std::span<const iovec> from, std::uint64_t offset) {
+  worker* here = worker::current();
+  if (here == nullptr) return os::write_at(file, from, offset);
+  return move_all(
+      from, offset,
+      [&](std::span<const iovec> some, std::uint64_t at) {
+        return await(*here, [&](os::ring& ring, os::ring_operation& operation) {
+          ring.write(file, some, at, operation);
+        });
+      },
+      [](std::span<const iovec>, std::size_t) -> result<void> { return error_from(EIO); });
+}
+
+result<void> zero_range(int file, std::uint64_t offset, std::uint64_t length, bool keep_blocks) {
+  worker* here = worker::current();
+  if (here == nullptr) return os::zero_range(file, offset, length, keep_blocks);
+  const int mode = (keep_blocks ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE) | FALLOC_FL_KEEP_SIZE;
+  int outcome = 0;
+  do {
+    outcome = await(*here, [&](os::ring& ring, os::ring_operation& operation) {
+      ring.allocate(file, mode, offset, length, operation);
+    });
+  } while (outcome == -EINTR);
+  if (outcome < 0) return error_from(-outcome);
+  return {};
+}
+
+result<void> read(int file, std::span<std::byte> into, std::uint64_t offset) {
+  const iovec vector{into.data(), into.size()};
+  return read_vectors(file, std::span(&vector, 1), offset);
+}
+
+result<void> write(int file, std::span<const std::byte> from, std::uint64_t offset) {
+  const iovec vector{const_cast<std::byte*>(from.data()), from.size()};
+  return write_vectors(file, std::span(&vector, 1), offset);
+}
+
+result<void> sync(int file) {
+  worker* here = worker::current();
+  if (here == nullptr) return os::sync_data(file);
+  const int outcome = await(*here, [&](os::ring& ring, os::ring_operation& operation) {
+    ring.sync_data(file, operation);
+  });
+  if (outcome < 0) return error_from(-outcome);
+  return {};
+}
+
+result<std::size_t> receive(int socket, std::span<std::byte> into) {
+  const iovec vector{into.data(), into.size()};
+  for (;;) {
+    auto moved = os::receive_now(socket, std::span(&vector, 1));
+    if (moved || !would_block(moved.error())) return moved;
+    await_events(socket, POLLIN);
+  }
+}
+
+result<void> send(int socket, std::span<const std::byte> from) {
+  while (!from.empty()) {
+    const iovec vector{const_cast<std::byte*>(from.data()), from.size()};
+    const auto moved = os::send_now(socket, std::span(&vector, 1));
+    if (moved) {
+      from = from.subspan(*moved);
+    } else if (would_block(moved.error())) {
+      await_events(socket, POLLOUT);
+    } else {
+      return moved.error();
+    }
+  }
+  return {};
+}
+
+result<int> accept(int listener) {
+  for (bool shut_down = false;;) {
+    auto connection = os::accept_one(listener);
+    if (connection) return connection->release();
+    if (!would_block(connection.error()) || shut_down) return connection.error();
+    // A unix listener that was shut down says no more than that it has hung up.
+    const int events = await_events(listener, POLLIN);
+    shut_down = events > 0 && (events & POLLHUP) != 0;
+  }
+}
+
+}  // namespace larder::io

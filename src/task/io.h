@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <span>
+
+#include <larder/io.h>
+
+namespace larder::io {
+
+// Whole vectors, as os::read_at and its neighbours do it (os/file.h), but parking a task instead of its worker. The
+// vectors stay as they are until the call returns.
+result<void> read_vectors(int file, std::span<const iovec> into, std::uint64_t offset);
+result<void> write_vectors(int file, std::span<const iovec> from, std::uint64_t offset);
+// Makes the range read as zeros; gives its blocks back unless `keep_blocks`.
+result<void> zero_range(int file, std::uint64_t offset, std::uint64_t length, bool keep_blocks);
+
+}  // namespace larder::io

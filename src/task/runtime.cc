@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <larder/runtime.h>
+
+#include <sched.h>
+
+#include <thread>
+#include <vector>
+
+#include "base/check.h"
+#include "base/registry.h"
+#include "os/clock.h"
+#include "os/cpu.h"
+#include "task/worker.h"
+
+namespace larder {
+
+using task_layer::task_block;
+using task_layer::worker;
+
+struct runtime::state {
+  std::string name;
+  memory_budget* budget = nullptr;
+  task_layer::shared_state shared;
+  std::unique_ptr<object_cache<task_layer::completion>> completions;
+  budget_charge rings;
+  base::atomic<unsigned> next_worker{0};
+  std::unique_ptr<base::registration> registered;
+};
+
+namespace {
+
+// A parker that stands for "ended" in completion::joiner; its address is all that is used.
+task_layer::task_parker* ended_mark() {
+  static task_layer::task_parker& mark = task_layer::task_parker::take();
+  return &mark;
+}
+
+}  // namespace
+
+os::parker* task_layer::completion::finished() { return ended_mark(); }
+
+void task_layer::completion::drop() {
+  if (--owners == 0) {
+    thrown = nullptr;
+    home->put(this);
+  }
+}
+
+task& task::operator=(task&& other) noexcept {
+  task taken(std::move(other));
+  std::swap(completion_, taken.completion_);
+  return *this;
+}
+
+namespace {
+
+template <typename Completion>
+void wait_for(Completion& shared) {
+  os::parker& self = os::parker::current();
+  os::parker* expected = nullptr;
+  if (!shared.joiner.compare_exchange_strong(expected, &self)) return;
+  while (!shared.ended()) self.park();
+}
+
+}  // namespace
+
+task::~task() {
+  if (completion_ == nullptr) return;
+  wait_for(*completion_);
+  completion_->drop();
+}
+
+void task::join() {
+  LARDER_CHECK(joinable(), "join of a task that was joined, detached or moved from");
+  task_layer::completion* shared = std::exchange(completion_, nullptr);
+  wait_for(*shared);
+  const std::exception_ptr thrown = std::exchange(shared->thrown, nullptr);
+  shared->drop();
+  if (thrown) std::rethrow_exception(thrown);
+}
+
+void task::detach() {
+  LARDER_CHECK(joinable(), "detach of a task that was joined, detached or moved from");
+  std::exchange(completion_, nullptr)->drop();
+}
+
+bool task::done() const { return completion_ == nullptr || completion_->ended(); }
+
+runtime::runtime(std::unique_ptr<state> ready) : state_(std::move(ready)) { state_->shared.owner = this; }
+
+result<std::unique_ptr<runtime>> runtime::create(std::string_view name, options chosen) {
+  auto fresh = std::make_unique<state>();
+  state& made = *fresh;
+  made.name = name;
+  made.budget = chosen.budget != nullptr ? chosen.budget : &memory_budget::process();
+  const unsigned workers = chosen.workers != 0 ? chosen.workers : static_cast<unsigned>(os::available_cpus());
+
+  const bytes ring_memory = os::ring::memory_of(chosen.ring_entries) * workers;
+  if (!made.budget->try_charge(ring_memory)) return error_from(ENOMEM);
+  made.rings = budget_charge(*made.budget, ring_memory);
+  auto stacks = coro::stack_cache<task_block>::create(made.name + "/stacks", {.stack_size = chosen.stack_size,
+                                                                              .reservation = chosen.stacks_reserved,
+                                                                              .limit = chosen.task_limit,
+                                                                              .budget = made.budget});
+  if (!stacks) return stacks.error();
+  made.shared.stacks = std::move(*stacks);
+  try {
+    made.completions = std::make_unique<object_cache<task_layer::completion>>(
+        made.name + "/completions", object_cache_options{.budget = made.budget});
+  } catch (const std::exception&) {
+    return error_from(ENOMEM);
+  }
+  for (unsigned number = 0; number < workers; ++number) {
+    made.shared.workers.push_back(std::make_unique<worker>(made.shared, number, chosen.ring_entries));
+  }
+  std::unique_ptr<runtime> whole(new runtime(std::move(fresh)));
+  std::size_t running = 0;
+  for (const auto& each : made.shared.workers) {
+    const std::string thread_name = made.name + "/" + std::to_string(running);
+    if (const auto started = each->start(thread_name.c_str()); !started) {
+      // Those that did not start are not joined.
+      made.shared.stopping = true;
+      for (std::size_t i = 0; i < running; ++i) {
+        made.shared.workers[i]->wake();
+        made.shared.workers[i]->join();
+      }
+      made.shared.workers.clear();
+      return started.error();
+    }
+    ++running;
+  }
+  made.registered = std::make_unique<base::registration>(
+      [&made, component = "runtime/" + made.name](const base::stat_visitor& show) {
+        show({component, "workers", made.shared.workers.size()});
+        show({component, "tasks", made.shared.live});
+        show({component, "tasks_started", made.shared.started});
+      });
+  return whole;
+}
+
+runtime::~runtime() {
+  LARDER_CHECK(current() != this, "runtime \"%s\" is destroyed by one of its own tasks", state_->name.c_str());
+  state_->registered.reset();
+  state_->shared.stopping = true;
+  for (const auto& each : state_->shared.workers) each->wake();
+  for (const auto& each : state_->shared.workers) each->join();
+  state_->shared.workers.clear();
+}
+
+runtime::launch runtime::prepare(bool joinable, unsigned chosen_worker, time_point deadline, std::size_t size,
+                                 std::size_t alignment) {
+  auto& shared = state_->shared;
+  LARDER_CHECK(chosen_worker == any_worker || chosen_worker < shared.workers.size(),
+               "runtime \"%s\": worker %u of %zu", state_->name.c_str(), chosen_worker, shared.workers.size());
+  auto* block = deadline == time_point::min() ? shared.stacks->try_get() : shared.stacks->get(deadline);
+  if (block == nullptr) {
+    if (deadline == no_deadline) throw std::bad_alloc();
+    return {};
+  }
+  if (joinable) {
+    task_layer::completion* completion = state_->completions->get();
+    if (completion == nullptr) {
+      shared.stacks->put(block);
+      throw std::bad_alloc();
+    }
+    completion->home = state_->completions.get();
+    completion->joiner = nullptr;
+    completion->owners = 2;
+    block->completion = completion;
+  }
+  if (chosen_worker == any_worker) {
+    worker* here = worker::current();
+    chosen_worker = here != nullptr && &here->owner() == this
+                        ? here->number()
+                        : state_->next_worker++ % static_cast<unsigned>(shared.workers.size());
+  }
+  block->home = shared.workers[chosen_worker].get();
+  const auto end = reinterpret_cast<std::uintptr_t>(block) - size;
+  auto* place = reinterpret_cast<std::byte*>(end & ~(std::uintptr_t{alignment} - 1));
+  block->top = reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(place) & ~std::uintptr_t{15});
+  return {block, place};
+}
+
+task_layer::completion* runtime::begin(launch prepared, void* closure, void (*body)(void*)) {
+  auto& block = *static_cast<task_block*>(prepared.block);
+  block.closure = closure;
+  block.run = body;
+  block.innermost_coroutine = nullptr;
+  task_layer::completion* completion = block.completion;
+  block.start(
+      [](void* argument) {
+        auto& self = *static_cast<task_block*>(argument);
+        if (self.completion == nullptr) {
+          self.run(self.closure);  // what it throws ends the process
+          return;
+        }
+        try {
+          self.run(self.closure);
+        } catch (...) {
+          self.completion->thrown = std::current_exception();
+        }
+      },
+      &block, block.top);
+  ++state_->shared.live;
+  ++state_->shared.started;
+  block.home->make_ready(block);  // from here on the task may have ended already
+  return completion;
+}
+
+unsigned runtime::workers() const { return static_cast<unsigned>(state_->shared.workers.size()); }
+
+runtime* runtime::current() {
+  const worker* here = worker::current();
+  return here == nullptr ? nullptr : &here->owner();
+}
+
+unsigned runtime::current_worker() {
+  const worker* here = worker::current();
+  LARDER_CHECK(here != nullptr, "runtime::current_worker outside of a task");
+  return here->number();
+}
+
+std::size_t runtime::tasks() const { return state_->shared.live; }
+std::uint64_t runtime::tasks_started() const { return state_->shared.started; }
+
+namespace this_task {
+
+bool inside() { return worker::current() != nullptr; }
+
+void yield() {
+  worker* here = worker::current();
+  if (here == nullptr) {
+    ::sched_yield();
+  } else {
+    here->yield_current();
+  }
+}
+
+void sleep_until(time_point wake) {
+  os::parker& self = os::parker::current();
+  // A token left from an earlier wait ends a park early.
+  while (os::now() < wake) self.park_until(wake);
+}
+
+}  // namespace this_task
+
+}  // namespace larder

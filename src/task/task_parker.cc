@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A word says empty, token or parked, as a thread's parker does; only the sleep differs: the task publishes `parked` and
+// switches to its worker, and the unpark that finds it so puts the task back among the ready. There is exactly one such
+// unpark for each park, so a task is never made ready twice. A task runs on its own worker only, so it cannot be resumed
+// between the publication and the switch.
+#include "task/task_parker.h"
+
+#include <mutex>
+
+#include "base/lock_rank.h"
+#include "task/worker.h"
+
+namespace larder::task_layer {
+namespace {
+
+struct parker_pool {
+  std::mutex guard;
+  task_parker* unused = nullptr;  // guarded by `guard`
+};
+
+parker_pool& the_pool() {
+  static auto* instance = new parker_pool;
+  return *instance;
+}
+
+}  // namespace
+
+task_parker& task_parker::take() {
+  parker_pool& pool = the_pool();
+  {
+    const std::lock_guard<std::mutex> locked(pool.guard);
+    if (pool.unused != nullptr) {
+      task_parker* reused = pool.unused;
+      pool.unused = reused->next_unused_;
+      return *reused;
+    }
+  }
+  return *new task_parker;
+}
+
+void task_parker::give_back(task_parker& unused) {
+  parker_pool& pool = the_pool();
+  const std::lock_guard<std::mutex> locked(pool.guard);
+  unused.next_unused_ = pool.unused;
+  pool.unused = &unused;
+}
+
+void task_parker::park() { park_until(no_deadline); }
+
+bool task_parker::park_until(time_point wake) {
+  base::check_no_lock_held("parking");
+  worker& home = *owner->home;
+  unsigned seen = token;
+  // Acquire pairs with unpark's exchange: what was written before it is seen after this.
+  if (state_.compare_exchange_strong(seen, empty, base::memory_order_acquire)) return true;
+  expired_ = false;
+  if (wake != no_deadline) {
+    deadline_ = wake;
+    in_timers_ = true;
+    home.add_timer(*this);
+  }
+  seen = empty;
+  if (state_.compare_exchange_strong(seen, parked)) home.suspend_current();
+  if (in_timers_) {
+    in_timers_ = false;
+    home.remove_timer(*this);
+  }
+  if (expired_) return false;
+  state_.exchange(empty, base::memory_order_acquire);  // takes the token, and sees all that came with it
+  return true;
+}
+
+void task_parker::unpark() {
+  if (state_.exchange(token) == parked) owner->home->make_ready(*owner);
+}
+
+void task_parker::expire() {
+  in_timers_ = false;  // the worker has taken it out
+  unsigned seen = parked;
+  // An unpark that came first has made the task ready already, and its token stays.
+  if (!state_.compare_exchange_strong(seen, empty)) return;
+  expired_ = true;
+  owner->home->make_ready(*owner);
+}
+
+}  // namespace larder::task_layer

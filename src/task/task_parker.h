@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/atomic.h"
+#include "base/pairing_heap.h"
+#include "os/parker.h"
+
+namespace larder::task_layer {
+
+struct task_block;
+class worker;
+
+// Where a task waits. It belongs to a task for as long as that task's stack is built, and then goes to the next: it is
+// never freed, so a late unpark finds a parker that is not parked, and leaves a token that costs its owner a look.
+class task_parker final : public os::parker, public base::heap_link {
+ public:
+  static task_parker& take();
+  static void give_back(task_parker& unused);
+
+  // On the task's own worker, by the task.
+  void park() override;
+  bool park_until(time_point wake) override;
+  void unpark() override;
+
+  // Called by the worker when the deadline has come; takes the place of an unpark.
+  void expire();
+  time_point deadline() const { return deadline_; }
+
+  task_block* owner = nullptr;  // set before the task first runs
+
+ private:
+  static constexpr unsigned empty = 0;
+  static constexpr unsigned token = 1;
+  static constexpr unsigned parked = 2;
+
+  base::atomic<unsigned> state_{empty};
+  time_point deadline_{};       // the worker's thread only, like the heap link
+  bool in_timers_ = false;      // the worker's thread only
+  bool expired_ = false;        // the worker's thread only
+  task_parker* next_unused_ = nullptr;  // guarded by the pool's mutex
+};
+
+struct earlier_deadline {
+  bool operator()(const task_parker& a, const task_parker& b) const { return a.deadline() < b.deadline(); }
+};
+
+}  // namespace larder::task_layer
