@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Admission: pages may be pinned only under credits, and
+//
+//   admitted ≤ owned      at every instant
+//
+// because both stand in one word, and credits are added, and frames taken away, by a compare-and-swap that keeps it. So
+// there is a frame behind every credit (what that gives is proved in frame_supply.cc).
+//
+// Credits come from what is owned and not admitted, else from new frames that the budget grants at once, else the caller
+// waits. Waiters stand in a queue, first come, first served, large or small; nobody overtakes while it is not empty. Its
+// front waits for two things, whichever comes first: credits that others give back, and memory, with a ticket in the
+// budget's own queue. No return is missed: a waiter enters, then looks at the supply; who gives back subtracts, then looks
+// for waiters (both sequentially consistent).
+#include "base/check.h"
+#include "budget/ticket.h"
+#include "page/cache_core.h"
+
+namespace larder::page {
+
+result<pin_admission> cache_core::admit(std::uint32_t pages_min, std::uint32_t pages_max, time_point deadline) {
+  LARDER_CHECK(0 < pages_min && pages_min <= pages_max, "page cache \"%s\": admission of %u to %u pages", name_.c_str(),
+               pages_min, pages_max);
+  if (pages_min > arena_.capacity()) return error_from(ENOMEM);
+  if (admissions_waiting_.load() == 0) {
+    std::uint32_t given = take_credits(pages_min, pages_max);
+    if (given == 0) given = grow_for(pages_min, pages_max);
+    if (given != 0) return pin_admission(*this, given);
+  }
+  admission_waits_.fetch_add(1, base::memory_order_relaxed);
+  admission_waiter self;
+  self.owner = &os::parker::current();
+  {
+    const base::lock locked(waiters_guard_);
+    admission_waiters_.push_back(self);
+    admissions_waiting_.fetch_add(1);
+  }
+  while (!is_front(self)) {
+    if (self.owner->park_until(deadline)) continue;
+    leave_admissions(self);
+    return error_from(ETIMEDOUT);
+  }
+  const auto given = wait_at_front(pages_min, pages_max, deadline);
+  leave_admissions(self);
+  if (!given) return given.error();
+  return pin_admission(*this, *given);
+}
+
+void cache_core::end_admission(std::uint32_t pages) {
+  supply_.fetch_sub(pages);
+  wake_admission();
+  budget_.note_reclaimable();
+}
+
+void cache_core::count_look_ups(std::uint32_t hits, std::uint32_t misses) {
+  if (hits != 0) hits_.fetch_add(hits, base::memory_order_relaxed);
+  if (misses != 0) misses_.fetch_add(misses, base::memory_order_relaxed);
+}
+
+// Between `pages_min` and `pages_max` credits from what is owned, or 0.
+std::uint32_t cache_core::take_credits(std::uint32_t pages_min, std::uint32_t pages_max) {
+  std::uint64_t seen = supply_.load();
+  for (;;) {
+    const std::uint32_t open = owned_in(seen) - admitted_in(seen);
+    if (open < pages_min) return 0;
+    const std::uint32_t given = std::min(open, pages_max);
+    if (supply_.compare_exchange_weak(seen, seen + given)) return given;
+  }
+}
+
+// The same after growing by what is lacking, as far as the budget has room now.
+std::uint32_t cache_core::grow_for(std::uint32_t pages_min, std::uint32_t pages_max) {
+  for (;;) {
+    frame* grown = nullptr;
+    {
+      const base::lock locked(queue_guard_);
+      grown = grow();
+    }
+    if (grown == nullptr) return 0;
+    put_free(*grown);
+    if (const std::uint32_t given = take_credits(pages_min, pages_max); given != 0) return given;
+  }
+}
+
+result<std::uint32_t> cache_core::wait_at_front(std::uint32_t pages_min, std::uint32_t pages_max, time_point deadline) {
+  for (;;) {
+    if (const std::uint32_t given = take_credits(pages_min, pages_max); given != 0) return given;
+    const bytes cost = cost_of_growing(pages_min);
+    budget_ticket ticket(budget_, cost);
+    const bool may_grow = cost.count > 0 && ticket.begin();
+    // Where the budget is too small for them at once, what is sure to come back are the pages that never leave.
+    if (cost.count > 0 && !may_grow && pages_min > floor_) return error_from(ENOMEM);
+    for (bool in_time = true;;) {
+      if (const std::uint32_t given = take_credits(pages_min, pages_max); given != 0) return given;
+      if (may_grow && ticket.granted()) {
+        ticket.take();
+        grow_with(cost);
+        break;
+      }
+      if (!in_time) return error_from(ETIMEDOUT);
+      in_time = os::parker::current().park_until(deadline);
+      if (!may_grow && in_time) break;
+    }
+  }
+}
+
+// What new frames would be charged, or nothing if there can be no more.
+bytes cache_core::cost_of_growing(std::uint32_t pages) const {
+  const base::lock locked(queue_guard_);
+  const std::uint32_t possible = std::min(pages, arena_.not_taken());
+  return possible == 0 ? bytes{} : bytes{page_size} * (possible + arena_.metadata_for(possible));
+}
+
+// Turns a charge that was made into free frames, as far as it goes, and gives back the rest.
+void cache_core::grow_with(bytes charged) {
+  std::uint32_t grown = 0;
+  {
+    const base::lock locked(queue_guard_);
+    while (arena_.not_taken() > 0) {
+      const bytes cost = bytes{page_size} * (1 + arena_.metadata_for(1));
+      if (cost > charged) break;
+      charged -= cost;
+      frame& taken = arena_.take();
+      taken.queue_next = free_head_;
+      free_head_ = arena_.index_of(taken);
+      ++free_count_;
+      ++grown;
+    }
+    supply_.fetch_add(grown * one_owned);
+  }
+  if (charged.count > 0) budget_.release(charged);
+  for (; grown > 0; --grown) note_evictable();
+}
+
+bool cache_core::is_front(const admission_waiter& self) const {
+  const base::lock locked(waiters_guard_);
+  return admission_waiters_.front() == &self;
+}
+
+void cache_core::leave_admissions(admission_waiter& self) {
+  {
+    const base::lock locked(waiters_guard_);
+    base::intrusive_list<admission_waiter>::remove(self);
+    admissions_waiting_.fetch_sub(1);
+  }
+  wake_admission();
+}
+
+// Lets the front look again.
+void cache_core::wake_admission() {
+  if (admissions_waiting_.load() == 0) return;  // partner: the increment in admit, before the waiter looks
+  const base::lock locked(waiters_guard_);
+  if (admission_waiter* front = admission_waiters_.front(); front != nullptr) front->owner->unpark();
+}
+
+}  // namespace larder::page
+
+namespace larder {
+
+pin_admission::pin_admission(pin_admission&& other) noexcept { *this = std::move(other); }
+
+pin_admission& pin_admission::operator=(pin_admission&& other) noexcept {
+  if (this == &other) return *this;
+  reset();
+  LARDER_CHECK(other.pinned_ == 0, "an admission is moved while %u pages are pinned under it", other.pinned_);
+  core_ = std::exchange(other.core_, nullptr);
+  pages_ = std::exchange(other.pages_, 0);
+  hits_ = std::exchange(other.hits_, 0);
+  misses_ = std::exchange(other.misses_, 0);
+  return *this;
+}
+
+void pin_admission::reduce(std::uint32_t pages) {
+  if (core_ == nullptr) return;
+  LARDER_CHECK(pinned_ <= pages, "an admission is reduced to %u pages, but %u are pinned under it", pages, pinned_);
+  core_->count_look_ups(std::exchange(hits_, 0), std::exchange(misses_, 0));
+  if (pages < pages_) core_->end_admission(std::exchange(pages_, pages) - pages);
+}
+
+}  // namespace larder

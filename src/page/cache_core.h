@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include <larder/page_cache.h>
+
+#include "base/registry.h"
+#include "page/eviction.h"
+#include "page/page_table.h"
+#include "page/wait_table.h"
+
+namespace larder::page {
+
+// Most pages in one read or write of a backing: 128 KiB, past which one call's cost no longer shows, and whose vectors
+// are at home on the smallest stack.
+inline constexpr std::size_t batch_pages_max = 32;
+
+// The cache without its faces: frames, the table, eviction, admission, write-back. The theory is in cache_core.cc; the
+// implementation has a file for each of the headings below.
+class cache_core final : public reclaimer {
+ public:
+  static result<std::unique_ptr<cache_core>> create(std::string_view name, const page_cache::options& chosen);
+  static bytes least_memory(const page_cache::options& chosen);
+  ~cache_core();
+
+  // --- Admission (admission.cc)
+  result<pin_admission> admit(std::uint32_t pages_min, std::uint32_t pages_max, time_point deadline);
+  void end_admission(std::uint32_t pages);
+  void count_look_ups(std::uint32_t hits, std::uint32_t misses);
+
+  // --- Pins (pin.cc). The caller has an admission for every pin.
+  // Pins a page that is in memory and valid, or returns null. Takes no lock.
+  frame* try_pin(const file& owner, std::uint64_t number);
+  enum class pin_outcome : unsigned char { filled, to_fill, being_filled };
+  struct pinned {
+    frame* page = nullptr;
+    pin_outcome outcome = pin_outcome::filled;  // to_fill: by the caller; being_filled: by another
+  };
+  // Pins a page, which then has a frame at least.
+  result<pinned> pin(file& owner, std::uint64_t number);
+  // What a pinned page is now; makes it the caller's to fill if it is nobody's.
+  pin_outcome look_at(frame& page);
+  void wait_while(frame& page, state_word flags) { waits_.wait(page, flags); }
+  void unpin(frame& page);
+  // Ends `filling`: the page is valid, and dirty if so asked. False if the backing changed meanwhile and it matters: then
+  // the page is still the caller's to fill, again.
+  bool publish(frame& page, bool as_dirty, bool ignore_stale);
+  // Ends `filling` without a result.
+  void give_up_filling(frame& page);
+  void note_read(std::uint64_t pages) { pages_read_.fetch_add(pages, base::memory_order_relaxed); }
+
+  // --- Frames (frame_supply.cc)
+  bytes reclaim(bytes wanted) override;
+
+  // --- Dirty pages (write_back.cc)
+  void mark_dirty(frame& page);
+  // If more than half of the frames are dirty, writes a batch of the file's oldest.
+  void limit_dirty(file& owner);
+  // Writes what is dirty now; goes on after an error, and returns the first.
+  result<void> write_all(file& owner);
+  result<void> write_range(file& owner, std::uint64_t first, std::uint64_t last);
+
+  // --- Ranges (range.cc): pages from `first` to before `last`
+  bool all_valid(const file& owner, std::uint64_t first, std::uint64_t last) const;
+  // Makes what is in memory read as zeros, and nothing else be written back from now on: before the backing is changed.
+  void zero_pages(file& owner, std::uint64_t first, std::uint64_t last);
+  // Forgets what is in memory, dirty pages included, and zeroes what is pinned: after the backing was changed.
+  void drop_pages(file& owner, std::uint64_t first, std::uint64_t last);
+
+  // --- Files and the whole (cache_core.cc)
+  result<file*> open(backing& source);
+  void close(file& owner);
+  void abandon(file& owner);
+  std::byte* data_of(const frame& page) const { return arena_.data_of(page); }
+  page_cache_stats stats() const;
+  void audit() const;
+
+ private:
+  struct admission_waiter;
+  struct frame_waiter;
+  struct scan_result;
+
+  // Frames owned and pins admitted, in one word so that the law between them holds at every instant.
+  static constexpr std::uint64_t one_owned = std::uint64_t{1} << 32;
+  static std::uint32_t owned_in(std::uint64_t supply) { return static_cast<std::uint32_t>(supply >> 32); }
+  static std::uint32_t admitted_in(std::uint64_t supply) { return static_cast<std::uint32_t>(supply); }
+  // In attention_, beside the number of frame waiters: a reclaim found every page pinned.
+  static constexpr std::uint32_t reclaim_missed = 1U << 31;
+
+  cache_core(std::string_view name, memory_budget& budget, std::uint32_t floor);
+  result<void> build(std::uint32_t capacity);
+  void report(const base::stat_visitor& show) const;
+
+  std::uint32_t take_credits(std::uint32_t pages_min, std::uint32_t pages_max);
+  std::uint32_t grow_for(std::uint32_t pages_min, std::uint32_t pages_max);
+  result<std::uint32_t> wait_at_front(std::uint32_t pages_min, std::uint32_t pages_max, time_point deadline);
+  void grow_with(bytes charged);
+  bytes cost_of_growing(std::uint32_t pages) const;
+  bool is_front(const admission_waiter& self) const;
+  void leave_admissions(admission_waiter& self);
+  void wake_admission();
+
+  frame* take_free();
+  frame* grow();
+  void put_free(frame& unneeded);
+  scan_result scan(bool retry_failed);
+  bool evict(frame& page);
+  result<frame*> obtain_frame();
+  frame* surplus_frame();
+  bool shrink_supply();
+  bool enter_frame_waiters(frame_waiter& self);
+  void leave_frame_waiters(frame_waiter& self);
+  void wake_frame_waiter();
+  void note_evictable();
+
+  frame* link_or_find(file& owner, std::uint64_t number, frame*& spare);
+
+  bool begin_write(frame& page, bool pinned_too);
+  frame* begin_write_at(file& owner, std::uint64_t number);
+  result<void> write_back(frame& begun);
+  void end_write(file& owner, std::span<frame* const> pages, bool succeeded);
+  frame* rotate_dirty(file& owner);
+  result<void> write_page(file& owner, std::uint64_t number);
+  void list_dirty(file& owner, frame& page);
+  void unlist_dirty(file& owner, frame& page);
+
+  enum class drop_rule : unsigned char { clean_only, dirty_too };
+  struct drop_attempt;
+  drop_attempt try_drop(file& owner, std::uint64_t number, drop_rule rule);
+  void free_dropped(frame& page);
+  void zero_pinned(frame& page, bool to_be_written);
+  template <typename Action>
+  void for_pages_in_memory(const file& owner, std::uint64_t first, std::uint64_t last, Action action);
+  void release_file(file& owner);
+  void drop_all(file& owner, drop_rule rule, const char* doing);
+  void audit_frame(frame_index index) const;
+
+  const std::string name_;
+  memory_budget& budget_;
+  const std::uint32_t floor_;
+  bytes fixed_charge_;  // this object, the table and the first page of metadata; set by build
+
+  frame_arena arena_;
+  page_table table_{arena_};
+  wait_table waits_;
+
+  mutable base::mutex queue_guard_{base::lock_rank::page_eviction};
+  eviction_queue queue_{arena_};         // guarded by queue_guard_
+  frame_index free_head_ = no_frame;     // owned frames without a page, through queue_next; guarded by queue_guard_
+  std::uint32_t free_count_ = 0;         // guarded by queue_guard_
+
+  // Guards the two queues of waiters; nested in nothing.
+  mutable base::mutex waiters_guard_{base::lock_rank::page_wait};
+  base::intrusive_list<admission_waiter> admission_waiters_;  // guarded by waiters_guard_
+  base::intrusive_list<frame_waiter> frame_waiters_;          // guarded by waiters_guard_
+
+  // Read by every unpin, so on a line that is seldom written: the frame waiters' number and reclaim_missed.
+  alignas(64) base::atomic<std::uint32_t> attention_{0};
+  base::atomic<std::uint32_t> admissions_waiting_{0};  // written under waiters_guard_, read without
+
+  alignas(64) base::atomic<std::uint64_t> supply_{0};
+  base::atomic<std::int64_t> dirty_pages_{0};  // frames with `dirty`; may be off by those being changed
+  base::atomic<std::uint64_t> files_opened_{0};
+  base::atomic<std::uint32_t> files_open_{0};
+
+  // Statistics: relaxed, they publish nothing.
+  base::atomic<std::uint64_t> hits_{0};
+  base::atomic<std::uint64_t> misses_{0};
+  base::atomic<std::uint64_t> evictions_{0};
+  base::atomic<std::uint64_t> pages_read_{0};
+  base::atomic<std::uint64_t> pages_written_{0};
+  base::atomic<std::uint64_t> write_backs_{0};
+  base::atomic<std::uint64_t> write_back_errors_{0};
+  base::atomic<std::uint64_t> pages_reclaimed_{0};
+  base::atomic<std::uint64_t> admission_waits_{0};
+  base::atomic<std::uint64_t> frame_waits_{0};
+
+  std::unique_ptr<base::registration> registered_;  // last: destroyed first
+};
+
+struct cache_core::scan_result {
+  frame* clean = nullptr;     // evicted: the caller's
+  frame* to_write = nullptr;  // `writing` was begun on it
+};
+
+// Waits for something to become evictable. Guarded by waiters_guard_.
+struct cache_core::frame_waiter : base::list_link<> {
+  os::parker* owner = nullptr;
+};
+
+struct cache_core::admission_waiter : base::list_link<> {
+  os::parker* owner = nullptr;
+};
+
+}  // namespace larder::page

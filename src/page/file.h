@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <larder/backing.h>
+
+#include "base/mutex.h"
+#include "page/frame.h"
+#include "page/group_commit.h"
+
+namespace larder::page {
+
+class cache_core;
+
+// A backing that is open in a cache. It lives until its cached_file is destroyed and the last write-back that met it has
+// let go of it.
+struct file {
+  file(cache_core& cache, backing& opened, std::uint64_t number)
+      : core(cache), source(opened), size(opened.size().count), salt(number << 40) {}
+
+  std::uint64_t pages() const { return (size + page_size - 1) / page_size; }
+  // How many bytes of a page are in the file: all but in the last.
+  std::size_t bytes_in_page(std::uint64_t number) const {
+    return static_cast<std::size_t>(std::min<std::uint64_t>(page_size, size - number * page_size));
+  }
+
+  cache_core& core;
+  backing& source;
+  const std::uint64_t size;
+  const std::uint64_t salt;  // sets this file's pages apart from another's in the hash table
+
+  base::atomic<std::uint32_t> references{1};
+
+  mutable base::mutex guard{base::lock_rank::page_file};
+  // The pages that are dirty or writing, first dirtied first; linked through frame::dirty_next. Guarded by `guard`, as is
+  // every end of `dirty` that does not begin `writing`.
+  frame_index dirty_head = no_frame;
+  frame_index dirty_tail = no_frame;
+  std::uint32_t dirty_count = 0;
+
+  group_commit write_pass;  // flushes that write all that is dirty
+  group_commit sync;        // calls of source.flush
+};
+
+}  // namespace larder::page

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where frames come from. A frame that is owned is one of: free; holding a page, and then in the eviction queue; in the
+// hands of one thread, on its way between these.
+//
+// Theory: who has a credit gets a frame without waiting for memory. Let P be the pages pinned and H the frames that
+// threads have in their hands to use a credit of theirs for; each stands for another credit, so while our thread has an
+// unused credit, P + H < admitted ≤ owned (the reclaimer first takes a frame out of `owned` and then looks for it, and
+// puts it back into `owned` if it finds none). So at every instant at least one owned frame is neither. It is
+//   free                     we take it;
+//   clean and not pinned     we evict it;
+//   dirty and not pinned     we write it back, which takes no memory: the vectors are on the stack, the pages where they
+//                            are (KF-52); then it is clean. If that fails, the caller gets the error;
+//   being written            by another, who needs no memory either; it ends, and we are woken;
+//   on its way to free       we are woken when it is there.
+// Pins of others may move from page to page while we look, so that we see each page pinned in turn. So who found nothing
+// enters the queue of frame waiters, looks once more, and sleeps until an unpin, the end of a write-back or a frame that
+// becomes free wakes it: each of them looks for waiters after it changed the state, both sequentially consistent. Each
+// event wakes one waiter, and one that leaves with a frame wakes the next, so an event that met a waiter who had found a
+// frame elsewhere is not lost (KF-44).
+//
+// The reclaimer gives back what is owned above what is admitted and above the floor, the same way; it waits for nobody:
+// when it finds nothing, it asks to be called again at the next of those events (KF-46, KF-49).
+#include "base/check.h"
+#include "os/memory.h"
+#include "page/cache_core.h"
+
+namespace larder::page {
+namespace {
+
+// Dirty pages that the eviction hand passes over in search of a clean one before it has some written: with more, its
+// search would cost as much as the write.
+constexpr int dirty_passed_max = 64;
+
+}  // namespace
+
+// queue_guard_ is held, here and in the next three.
+frame* cache_core::take_free() {
+  if (free_head_ == no_frame) return nullptr;
+  frame& taken = arena_.at(free_head_);
+  free_head_ = std::exchange(taken.queue_next, no_frame);
+  --free_count_;
+  return &taken;
+}
+
+frame* cache_core::grow() {
+  if (arena_.not_taken() == 0) return nullptr;
+  if (!budget_.try_charge(bytes{page_size} * (1 + arena_.metadata_for(1)))) return nullptr;
+  frame& taken = arena_.take();
+  supply_.fetch_add(one_owned);
+  return &taken;
+}
+
+// Takes a page out of the cache if it is clean and nobody has it. It is in the eviction queue, so its key is stable and
+// its file is there: both end only after it was taken out of the queue.
+bool cache_core::evict(frame& page) {
+  const file& owner = *page.owner.load(base::memory_order_relaxed);
+  const base::lock locked(table_.stripe(owner, page.number.load(base::memory_order_relaxed)));
+  state_word seen = page.state.load(base::memory_order_relaxed);
+  do {
+    if ((seen & unevictable) != 0) return false;
+    // Acquire: who unpinned is done with the bytes. Partner: the release in unpin.
+  } while (!page.state.compare_exchange_weak(seen, unused | (seen & waited), base::memory_order_acq_rel,
+                                             base::memory_order_relaxed));
+  table_.unlink(page);
+  queue_.remove(page);
+  evictions_.fetch_add(1, base::memory_order_relaxed);
+  return true;
+}
+
+// Moves the hand twice around at most: once to clear the marks, once to find what has none.
+cache_core::scan_result cache_core::scan(bool retry_failed) {
+  frame* candidate = nullptr;
+  int dirty_passed = 0;
+  for (std::uint64_t steps = std::uint64_t{2} * queue_.size(); steps > 0 && dirty_passed < dirty_passed_max; --steps) {
+    frame* at = queue_.advance();
+    if (at == nullptr) continue;
+    const state_word seen = at->state.load(base::memory_order_relaxed);
+    if ((seen & unevictable) == dirty) {
+      if ((seen & failed) != 0 && !retry_failed) continue;
+      if (candidate == nullptr) candidate = at;
+      ++dirty_passed;
+    } else if (evict(*at)) {
+      return {.clean = at};
+    }
+  }
+  if (candidate != nullptr && begin_write(*candidate, false)) return {.to_write = candidate};
+  return {};
+}
+
+void cache_core::put_free(frame& unneeded) {
+  {
+    const base::lock locked(queue_guard_);
+    unneeded.queue_next = free_head_;
+    free_head_ = arena_.index_of(unneeded);
+    ++free_count_;
+  }
+  note_evictable();
+}
+
+// A frame for who has an unused credit.
+result<frame*> cache_core::obtain_frame() {
+  frame_waiter self;
+  std::error_code error;  // of a write-back: from then on, pages that cannot be written are passed over
+  frame* obtained = nullptr;
+  while (obtained == nullptr) {
+    frame* grown = nullptr;
+    scan_result found;
+    {
+      const base::lock locked(queue_guard_);
+      obtained = take_free();
+      if (obtained == nullptr) obtained = grown = grow();
+      if (obtained == nullptr) found = scan(!error);
+    }
+    if (grown != nullptr) wake_admission();  // it adds a credit
+    if (obtained == nullptr) obtained = found.clean;
+    if (obtained != nullptr) break;
+    if (found.to_write != nullptr) {
+      if (const auto written = write_back(*found.to_write); !written) error = written.error();
+      continue;
+    }
+    if (error) break;
+    if (enter_frame_waiters(self)) continue;
+    frame_waits_.fetch_add(1, base::memory_order_relaxed);
+    os::parker::current().park();
+  }
+  leave_frame_waiters(self);
+  if (obtained == nullptr) return error;
+  return obtained;
+}
+
+// False if it is there already.
+bool cache_core::enter_frame_waiters(frame_waiter& self) {
+  self.owner = &os::parker::current();
+  const base::lock locked(waiters_guard_);
+  if (self.linked()) return false;
+  frame_waiters_.push_back(self);
+  attention_.fetch_add(1);
+  return true;
+}
+
+void cache_core::leave_frame_waiters(frame_waiter& self) {
+  if (self.owner == nullptr) return;  // never entered
+  {
+    const base::lock locked(waiters_guard_);
+    if (self.linked()) {
+      base::intrusive_list<frame_waiter>::remove(self);
+      attention_.fetch_sub(1);
+    }
+  }
+  wake_frame_waiter();
+}
+
+void cache_core::wake_frame_waiter() {
+  const base::lock locked(waiters_guard_);
+  frame_waiter* oldest = frame_waiters_.pop_front();
+  if (oldest == nullptr) return;
+  attention_.fetch_sub(1);
+  oldest->owner->unpark();
+}
+
+// Something may be evicted, or taken, that could not be before. One load when nobody cares.
+void cache_core::note_evictable() {
+  const std::uint32_t wanted = attention_.load();  // partner: the waiter's entry, before it looks once more
+  if (wanted == 0) return;
+  if ((wanted & reclaim_missed) != 0) {
+    attention_.fetch_and(~reclaim_missed);
+    budget_.note_reclaimable();
+  }
+  wake_frame_waiter();
+}
+
+// Takes one frame out of `owned`, if the law and the floor let it go.
+bool cache_core::shrink_supply() {
+  std::uint64_t seen = supply_.load();
+  do {
+    if (owned_in(seen) <= std::max(floor_, admitted_in(seen))) return false;
+  } while (!supply_.compare_exchange_weak(seen, seen - one_owned));
+  return true;
+}
+
+// A frame for the reclaimer, without waiting for anybody, or null.
+frame* cache_core::surplus_frame() {
+  for (bool write_failed = false;;) {
+    scan_result found;
+    {
+      const base::lock locked(queue_guard_);
+      if (frame* free = take_free(); free != nullptr) return free;
+      found = scan(!write_failed);
+    }
+    if (found.clean != nullptr || found.to_write == nullptr) return found.clean;
+    if (!write_back(*found.to_write)) {
+      if (write_failed) return nullptr;
+      write_failed = true;
+    }
+  }
+}
+
+bytes cache_core::reclaim(bytes wanted) {
+  bytes given;
+  while (given < wanted && shrink_supply()) {
+    frame* surplus = surplus_frame();
+    if (surplus == nullptr) {
+      attention_.fetch_or(reclaim_missed);
+      surplus = surplus_frame();
+    }
+    if (surplus == nullptr) {
+      supply_.fetch_add(one_owned);
+      wake_admission();
+      break;
+    }
+    if (!os::discard(arena_.data_of(*surplus), bytes{page_size})) {
+      // The system keeps the page, so it stays charged (KF-48).
+      supply_.fetch_add(one_owned);
+      put_free(*surplus);
+      wake_admission();
+      break;
+    }
+    {
+      const base::lock locked(queue_guard_);
+      arena_.give_back(*surplus);
+    }
+    pages_reclaimed_.fetch_add(1, base::memory_order_relaxed);
+    budget_.release(bytes{page_size});
+    given += bytes{page_size};
+  }
+  return given;
+}
+
+}  // namespace larder::page

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include <larder/page_cache.h>
+
+#include "base/atomic.h"
+
+namespace larder::page {
+
+// A disk in memory that fails or lags on demand, and says what was asked of it.
+class test_disk final : public backing {
+ public:
+  explicit test_disk(std::uint64_t size, bool discards = true)
+      : memory_(*memory_backing::create(bytes{size})), discards_(discards) {}
+
+  bytes size() const override { return memory_->size(); }
+  result<void> read(std::span<const iovec> into, std::uint64_t offset) override {
+    ++reads;
+    lag();
+    if (fail_reads) return error_from(EIO);
+    return memory_->read(into, offset);
+  }
+  result<void> write(std::span<const iovec> from, std::uint64_t offset) override {
+    ++writes;
+    lag();
+    if (fail_writes || (offset <= fail_write_at && fail_write_at < offset + length_of(from))) return error_from(EIO);
+    return memory_->write(from, offset);
+  }
+  result<void> discard(std::uint64_t offset, bytes length) override {
+    if (!discards_) return error_from(EOPNOTSUPP);
+    lag();
+    return memory_->discard(offset, length);
+  }
+  result<void> zero(std::uint64_t offset, bytes length) override {
+    if (!discards_) return error_from(EOPNOTSUPP);
+    lag();
+    return memory_->zero(offset, length);
+  }
+  result<void> flush() override {
+    ++flushes;
+    if (fail_flushes) return error_from(EIO);
+    return {};
+  }
+
+  // What is on the disk itself.
+  std::vector<std::byte> contents() {
+    std::vector<std::byte> all(size().count);
+    const iovec vector{all.data(), all.size()};
+    EXPECT_TRUE(memory_->read(std::span(&vector, 1), 0));
+    return all;
+  }
+  void fill(std::byte value) {
+    std::vector<std::byte> all(size().count, value);
+    const iovec vector{all.data(), all.size()};
+    EXPECT_TRUE(memory_->write(std::span(&vector, 1), 0));
+  }
+
+  static constexpr std::uint64_t nowhere = ~std::uint64_t{0};
+  base::atomic<bool> fail_reads{false};
+  base::atomic<bool> fail_writes{false};
+  base::atomic<bool> fail_flushes{false};
+  base::atomic<std::uint64_t> fail_write_at{nowhere};
+  base::atomic<int> lag_us{0};
+  base::atomic<std::uint64_t> reads{0};
+  base::atomic<std::uint64_t> writes{0};
+  base::atomic<std::uint64_t> flushes{0};
+
+ private:
+  static std::uint64_t length_of(std::span<const iovec> vectors) {
+    std::uint64_t sum = 0;
+    for (const iovec& each : vectors) sum += each.iov_len;
+    return sum;
+  }
+  void lag() const {
+    if (lag_us > 0) std::this_thread::sleep_for(std::chrono::microseconds(lag_us));
+  }
+
+  const std::unique_ptr<memory_backing> memory_;
+  const bool discards_;
+};
+
+// A budget with a cache in it; the budget is empty again when the test ends.
+class page_cache_test : public ::testing::Test {
+ protected:
+  static constexpr std::uint64_t page = page_size;
+
+  page_cache& make_cache(std::uint32_t guaranteed_pages, bytes limit) {
+    budget_ = std::make_unique<memory_budget>("test", memory_budget::options{.limit = limit});
+    auto made = page_cache::create("test", {.budget = budget_.get(), .guaranteed_pages = guaranteed_pages});
+    EXPECT_TRUE(made) << made.error().message();
+    cache_ = *std::move(made);
+    return *cache_;
+  }
+  // A cache of exactly so many pages.
+  page_cache& make_fixed_cache(std::uint32_t pages) {
+    const bytes least = page_cache::least_memory({.guaranteed_pages = pages, .limit = bytes{page} * pages});
+    budget_ = std::make_unique<memory_budget>("test", memory_budget::options{.limit = least + bytes{4096}});
+    auto made = page_cache::create(
+        "test", {.budget = budget_.get(), .guaranteed_pages = pages, .limit = bytes{page} * pages});
+    EXPECT_TRUE(made) << made.error().message();
+    cache_ = *std::move(made);
+    return *cache_;
+  }
+  std::unique_ptr<cached_file> open(backing& source) {
+    auto opened = cache_->open(source);
+    EXPECT_TRUE(opened);
+    return *std::move(opened);
+  }
+  pin_admission admit(std::uint32_t pages) {
+    auto admitted = cache_->admit(pages, pages);
+    EXPECT_TRUE(admitted);
+    return *std::move(admitted);
+  }
+  void TearDown() override {
+    if (cache_ != nullptr) cache_->audit();
+    cache_.reset();
+    if (budget_ == nullptr) return;
+    EXPECT_EQ(budget_->used().count, 0U);
+    EXPECT_LE(budget_->peak(), budget_->limit());
+  }
+
+  std::unique_ptr<memory_budget> budget_;
+  std::unique_ptr<page_cache> cache_;
+};
+
+inline std::vector<std::byte> filled(std::size_t size, int value) {
+  return std::vector<std::byte>(size, static_cast<std::byte>(value));
+}
+inline int value_at(cached_file& file, std::uint64_t offset) {
+  std::byte one{};
+  EXPECT_TRUE(file.read(offset, std::span(&one, 1)));
+  return static_cast<int>(one);
+}
+
+}  // namespace larder::page

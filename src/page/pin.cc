@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Pins. A hit is one addition to the page's own state word, after a walk that takes no lock (page_table.cc); an unpin is
+// one subtraction. A page that is not there gets a frame, is linked as `busy` and pinned in one step under its stripe's
+// mutex, and is whoever linked it to fill; others who come pin it too and wait until it is no more busy. Filling ends with
+// `publish`, or with `give_up_filling`: then the page is nobody's, neither valid nor busy, and the next who wants it
+// fills it. Pages that are pinned are never unlinked, so nobody who waits at a page loses it.
+//
+// Two operations do not wait for each other's pages for ever: who waits for a busy page, waits for one above all that it
+// has busy itself (cached_file.h asks for ascending order), and who writes back waits for nobody.
+#include "base/check.h"
+#include "page/cache_core.h"
+
+namespace larder::page {
+
+frame* cache_core::try_pin(const file& owner, std::uint64_t number) {
+  const page_table::found at = table_.find_and_pin(owner, number);
+  if (at.page == nullptr) {
+    if (at.undo != nullptr) unpin(*at.undo);
+    return nullptr;
+  }
+  if ((at.before & valid) == 0) {
+    unpin(*at.page);
+    return nullptr;
+  }
+  // Only the first hit after the hand came by writes the mark.
+  if ((at.before & visited) == 0) at.page->state.fetch_or(visited, base::memory_order_relaxed);
+  return at.page;
+}
+
+result<cache_core::pinned> cache_core::pin(file& owner, std::uint64_t number) {
+  frame* spare = nullptr;
+  frame* page = link_or_find(owner, number, spare);
+  if (page == nullptr) {
+    const auto obtained = obtain_frame();
+    if (!obtained) return obtained.error();
+    spare = *obtained;
+    page = link_or_find(owner, number, spare);
+    if (spare == nullptr) {
+      const base::lock locked(queue_guard_);
+      queue_.insert(*page);
+      return pinned{page, pin_outcome::to_fill};
+    }
+    put_free(*spare);  // another was faster
+  }
+  return pinned{page, look_at(*page)};
+}
+
+// Pins the page if it is there; else links `spare`, busy and pinned, if there is one, and takes it.
+frame* cache_core::link_or_find(file& owner, std::uint64_t number, frame*& spare) {
+  const base::lock locked(table_.stripe(owner, number));
+  if (frame* present = table_.find(owner, number); present != nullptr) {
+    // Linked pages become `unused` under this mutex only.
+    present->state.fetch_add(one_pin, base::memory_order_acquire);
+    return present;
+  }
+  if (spare == nullptr) return nullptr;
+  frame& page = *std::exchange(spare, nullptr);
+  page.owner.store(&owner, base::memory_order_relaxed);
+  page.number.store(number, base::memory_order_relaxed);
+  // An addition, for a look-up that was led astray may have a pin on it this moment. Release: publishes the key to the
+  // acquire of find_and_pin.
+  page.state.fetch_add(busy - unused + one_pin, base::memory_order_release);
+  table_.link(page);
+  return &page;
+}
+
+cache_core::pin_outcome cache_core::look_at(frame& page) {
+  state_word seen = page.state.load(base::memory_order_acquire);  // partner: publish
+  for (;;) {
+    if ((seen & valid) != 0) {
+      if ((seen & visited) == 0) page.state.fetch_or(visited, base::memory_order_relaxed);
+      return pin_outcome::filled;
+    }
+    if ((seen & busy) != 0) return pin_outcome::being_filled;
+    if (page.state.compare_exchange_weak(seen, seen | busy, base::memory_order_acquire)) return pin_outcome::to_fill;
+  }
+}
+
+void cache_core::unpin(frame& page) {
+  // Sequentially consistent, against note_evictable's look for waiters; as a release, it ends the use of the bytes before
+  // an eviction's acquire.
+  const state_word before = page.state.fetch_sub(one_pin);
+  LARDER_ASSERT((before & pins_mask) != 0, "page cache \"%s\": unpin of a page that is not pinned", name_.c_str());
+  if ((before & pins_mask) == one_pin) note_evictable();
+}
+
+bool cache_core::publish(frame& page, bool as_dirty, bool ignore_stale) {
+  state_word seen = page.state.load(base::memory_order_relaxed);
+  state_word next = 0;
+  bool again = false;
+  do {
+    again = (seen & stale) != 0 && !ignore_stale;
+    next = again ? seen & ~stale : (seen & ~(busy | stale)) | valid | (as_dirty ? dirty : 0);
+    // Release: the bytes, to the acquire of whoever pins.
+  } while (!page.state.compare_exchange_weak(seen, next, base::memory_order_acq_rel, base::memory_order_relaxed));
+  if (again) return false;
+  if (as_dirty) {
+    dirty_pages_.fetch_add(1, base::memory_order_relaxed);
+    file& owner = *page.owner.load(base::memory_order_relaxed);
+    const base::lock locked(owner.guard);
+    list_dirty(owner, page);
+  }
+  if ((seen & waited) != 0) waits_.wake(page);
+  return true;
+}
+
+void cache_core::give_up_filling(frame& page) {
+  const state_word before = page.state.fetch_and(~(busy | stale));
+  if ((before & waited) != 0) waits_.wake(page);
+}
+
+}  // namespace larder::page

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Dirty pages. A page that was changed is `dirty`; writing it back first turns `dirty` into `writing` and then writes, so
+// that a change during the write makes it dirty again and is written by a later one. A write that fails makes it dirty
+// again itself (and `failed`), so the page stays, and every flush tries it until one succeeds (KF-56).
+//
+// Neighbours of a page that are dirty too leave in the same write. Who writes holds no lock and needs no memory.
+//
+// A file lists its dirty pages, first dirtied first:
+//
+//   listed ⇔ dirty or writing        while the file's mutex is free and nobody is inside mark_dirty or publish
+//
+// `dirty` appears without the mutex (the page is pinned then, and listed before it is unpinned), becomes `writing` by a
+// compare-and-swap that any writer may win, and ends under the mutex, together with the listing. So a listed page is that
+// file's as long as the mutex is held, and neither evicted nor dropped.
+//
+// Order of writes: changes of a page wait for a write-back that is under way, so that what is written is one state of the
+// page, unless a flush meets a page that somebody is changing at that moment; then that change is not yet acknowledged.
+#include <array>
+
+#include "base/check.h"
+#include "page/cache_core.h"
+
+namespace larder::page {
+
+void cache_core::mark_dirty(frame& page) {
+  // Release: the bytes, to the acquire in begin_write.
+  const state_word before = page.state.fetch_or(dirty, base::memory_order_acq_rel);
+  if ((before & dirty) != 0) return;
+  dirty_pages_.fetch_add(1, base::memory_order_relaxed);
+  file& owner = *page.owner.load(base::memory_order_relaxed);
+  const base::lock locked(owner.guard);
+  list_dirty(owner, page);
+}
+
+// Both with the file's mutex held. A page that was written or dropped meanwhile is not listed any more.
+void cache_core::list_dirty(file& owner, frame& page) {
+  if (page.dirty_listed || (page.state.load() & (dirty | writing)) == 0) return;
+  const frame_index index = arena_.index_of(page);
+  page.dirty_listed = true;
+  page.dirty_next = no_frame;
+  page.dirty_previous = owner.dirty_tail;
+  (owner.dirty_tail == no_frame ? owner.dirty_head : arena_.at(owner.dirty_tail).dirty_next) = index;
+  owner.dirty_tail = index;
+  ++owner.dirty_count;
+}
+
+void cache_core::unlist_dirty(file& owner, frame& page) {
+  if (!page.dirty_listed) return;
+  page.dirty_listed = false;
+  (page.dirty_previous == no_frame ? owner.dirty_head : arena_.at(page.dirty_previous).dirty_next) = page.dirty_next;
+  (page.dirty_next == no_frame ? owner.dirty_tail : arena_.at(page.dirty_next).dirty_previous) = page.dirty_previous;
+  --owner.dirty_count;
+}
+
+// Turns `dirty` into `writing`, if the page is dirty and nobody else is at it; the page's key is stable meanwhile, and
+// its file stays until end_write.
+bool cache_core::begin_write(frame& page, bool pinned_too) {
+  state_word seen = page.state.load(base::memory_order_relaxed);
+  do {
+    if ((seen & dirty) == 0 || (seen & (unused | writing)) != 0) return false;
+    if (!pinned_too && (seen & pins_mask) != 0) return false;
+  } while (!page.state.compare_exchange_weak(seen, (seen & ~dirty) | writing, base::memory_order_acq_rel,
+                                             base::memory_order_relaxed));
+  dirty_pages_.fetch_sub(1, base::memory_order_relaxed);
+  return true;
+}
+
+// The same for a page that is looked for, unless somebody has it pinned.
+frame* cache_core::begin_write_at(file& owner, std::uint64_t number) {
+  const base::lock locked(table_.stripe(owner, number));
+  frame* page = table_.find(owner, number);
+  return page != nullptr && begin_write(*page, false) ? page : nullptr;
+}
+
+// Writes a page on which begin_write was called, together with its dirty neighbours.
+result<void> cache_core::write_back(frame& begun) {
+  file& owner = *begun.owner.load(base::memory_order_relaxed);
+  owner.references.fetch_add(1, base::memory_order_relaxed);  // it is there, for the page is `writing`
+  std::uint64_t first = begun.number.load(base::memory_order_relaxed);
+  std::uint64_t last = first;
+  std::array<frame*, 2 * batch_pages_max - 1> around{};
+  std::size_t low = batch_pages_max - 1;
+  std::size_t high = low;
+  around[low] = &begun;
+  while (high - low + 1 < batch_pages_max && first > 0) {
+    frame* below = begin_write_at(owner, first - 1);
+    if (below == nullptr) break;
+    around[--low] = below;
+    --first;
+  }
+  while (high - low + 1 < batch_pages_max && last + 1 < owner.pages()) {
+    frame* above = begin_write_at(owner, last + 1);
+    if (above == nullptr) break;
+    around[++high] = above;
+    ++last;
+  }
+  const std::span<frame* const> pages(&around[low], high - low + 1);
+
+  std::array<iovec, batch_pages_max> vectors{};
+  for (std::size_t i = 0; i < pages.size(); ++i) {
+    vectors[i] = {arena_.data_of(*pages[i]), owner.bytes_in_page(first + i)};
+  }
+  const auto written = owner.source.write(std::span(vectors.data(), pages.size()), first * page_size);
+  write_backs_.fetch_add(1, base::memory_order_relaxed);
+  if (written) {
+    pages_written_.fetch_add(pages.size(), base::memory_order_relaxed);
+  } else {
+    write_back_errors_.fetch_add(1, base::memory_order_relaxed);
+  }
+  end_write(owner, pages, static_cast<bool>(written));
+  release_file(owner);
+  return written;
+}
+
+void cache_core::end_write(file& owner, std::span<frame* const> pages, bool succeeded) {
+  state_word seen_in_all = 0;
+  {
+    const base::lock locked(owner.guard);
+    for (frame* page : pages) {
+      state_word seen = page->state.load(base::memory_order_relaxed);
+      state_word next = 0;
+      do {
+        next = succeeded ? seen & ~(writing | failed) : (seen & ~writing) | dirty | failed;
+      } while (!page->state.compare_exchange_weak(seen, next));
+      if ((next & dirty) == 0) unlist_dirty(owner, *page);
+      if ((next & dirty) != 0 && (seen & dirty) == 0) dirty_pages_.fetch_add(1, base::memory_order_relaxed);
+      seen_in_all |= seen;
+    }
+  }
+  if ((seen_in_all & waited) != 0) {
+    // A page may be another's by now: then its waiters look again for nothing.
+    for (frame* page : pages) waits_.wake(*page);
+  }
+  for (std::size_t i = 0; i < pages.size(); ++i) note_evictable();
+  if (succeeded) budget_.note_reclaimable();
+}
+
+void cache_core::limit_dirty(file& owner) {
+  if (dirty_pages_.load(base::memory_order_relaxed) <=
+      static_cast<std::int64_t>(owned_in(supply_.load(base::memory_order_relaxed)) / 2)) {
+    return;
+  }
+  frame* begun = nullptr;
+  {
+    const base::lock locked(owner.guard);
+    std::size_t looked_at = 0;
+    for (frame_index index = owner.dirty_head; index != no_frame && looked_at < batch_pages_max; ++looked_at) {
+      frame& page = arena_.at(index);
+      index = page.dirty_next;
+      if ((page.state.load(base::memory_order_relaxed) & failed) == 0 && begin_write(page, false)) {
+        begun = &page;
+        break;
+      }
+    }
+  }
+  // An error is the next flush's to report: it will try again.
+  if (begun != nullptr) (void)write_back(*begun);
+}
+
+// The file's oldest dirty page, which becomes its newest; null if there is none. One caller at a time.
+frame* cache_core::rotate_dirty(file& owner) {
+  if (owner.dirty_head == no_frame) return nullptr;
+  frame& oldest = arena_.at(owner.dirty_head);
+  unlist_dirty(owner, oldest);
+  list_dirty(owner, oldest);
+  return &oldest;
+}
+
+// Each page that was listed at the start is met once, for only this pass moves pages within the list, and others only add
+// at its end.
+result<void> cache_core::write_all(file& owner) {
+  result<void> outcome;
+  std::uint32_t to_do = 0;
+  {
+    const base::lock locked(owner.guard);
+    to_do = owner.dirty_count;
+  }
+  for (; to_do > 0; --to_do) {
+    frame* begun = nullptr;
+    std::uint64_t number = 0;
+    {
+      const base::lock locked(owner.guard);
+      frame* oldest = rotate_dirty(owner);
+      if (oldest == nullptr) break;
+      number = oldest->number.load(base::memory_order_relaxed);
+      if (begin_write(*oldest, true)) begun = oldest;
+    }
+    const auto written = begun != nullptr ? write_back(*begun) : write_page(owner, number);
+    if (!written && outcome) outcome = written;
+  }
+  return outcome;
+}
+
+// Returns when what the page held at the call is written: by a write that began later, or by one that was under way and
+// left the page clean.
+result<void> cache_core::write_page(file& owner, std::uint64_t number) {
+  for (;;) {
+    frame* page = nullptr;
+    bool begun = false;
+    {
+      const base::lock locked(table_.stripe(owner, number));
+      page = table_.find(owner, number);
+      if (page == nullptr) return {};
+      begun = begin_write(*page, true);
+      if (!begun && (page->state.load() & writing) == 0) return {};
+    }
+    if (begun) return write_back(*page);
+    waits_.wait(*page, writing);
+  }
+}
+
+result<void> cache_core::write_range(file& owner, std::uint64_t first, std::uint64_t last) {
+  bool sparse = false;
+  {
+    const base::lock locked(owner.guard);
+    sparse = last - first > owner.dirty_count;
+  }
+  if (sparse) return owner.write_pass.run([&] { return write_all(owner); });
+  result<void> outcome;
+  for (; first < last; ++first) {
+    if (const auto written = write_page(owner, first); !written && outcome) outcome = written;
+  }
+  return outcome;
+}
+
+}  // namespace larder::page
