@@ -131,10 +131,10 @@ std::optional<serve_options> read_command_line(int count, const char* const* wor
     throw bad_start(fmt::format("--workers {}: a number from 1 to {}", workers, workers_most));
   }
   chosen.workers = workers;
-  for (const std::string& text : exports) chosen.images.push_back(parse_export(text));
   for (const std::string& path : paths) {
     chosen.images.push_back({std::filesystem::path(path).filename().string(), path, false});
   }
+  for (const std::string& text : exports) chosen.images.push_back(parse_export(text));
   for (auto& image : chosen.images) image.read_only |= read_only;
   check_names(chosen.images);
   for (const std::string& text : addresses) chosen.addresses.push_back(parse_address(text));

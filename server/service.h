@@ -89,11 +89,14 @@ class service {
   std::span<const nbd::export_view> exports() const { return exports_; }
   cached_file& file_of(std::size_t which) { return *files_[which]; }
 
-  // Inserts; where the table must grow and the budget is full, pages make room.
+  // Inserts; where the table must grow and the budget is full, pages make room. None if that failed again and again.
   template <typename T>
   handle track(handle_table<T>& table, T& object) {
     handle ticket = table.insert(&object);
-    if (!ticket && handles_budget_.reclaim(bytes{2 * page_size}).count > 0) ticket = table.insert(&object);
+    // What is reclaimed may be taken by others first.
+    for (int tries = 0; !ticket && tries < 16 && budget_.reclaim(bytes{page_size}).count > 0; ++tries) {
+      ticket = table.insert(&object);
+    }
     return ticket;
   }
 

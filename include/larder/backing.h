@@ -17,8 +17,8 @@ namespace larder {
 // What the pages of a file are read from and written to. Derive from it to cache something of your own.
 //
 // Any thread or task may call any function at any time; a call may park the task or block the thread, and must not wait
-// for memory of the cache's budget. The page cache never has two calls in flight that write the same bytes, keeps within
-// `size()`, and holds no lock while it calls. Errors are errno's, of the generic category.
+// for memory of the cache's budget. The page cache never has two calls in flight that write the same bytes, keeps
+// within `size()`, and holds no lock while it calls. Errors are errno's, of the generic category.
 class LARDER_API backing {
  public:
   virtual ~backing() = default;
@@ -53,7 +53,8 @@ class LARDER_API file_backing final : public backing {
   bool read_only() const;
   bytes size() const override;
   result<void> read(std::span<const iovec> into, std::uint64_t offset) override;
-  result<void> write(std::span<const iovec> from, std::uint64_t offset) override;  // EROFS if read-only, as the next two
+  result<void> write(std::span<const iovec> from,
+                     std::uint64_t offset) override;  // EROFS if read-only, as the next two
   result<void> discard(std::uint64_t offset, bytes length) override;
   result<void> zero(std::uint64_t offset, bytes length) override;
   result<void> flush() override;

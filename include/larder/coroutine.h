@@ -35,8 +35,10 @@ class LARDER_API coroutine {
   // budget has no room for a stack and nothing can be reclaimed for it, std::invalid_argument for a stack size above
   // 1 MiB.
   template <typename Body>
+    requires std::is_invocable_v<std::decay_t<Body>&>
   explicit coroutine(Body&& body) : coroutine(std::forward<Body>(body), options{}) {}
   template <typename Body>
+    requires std::is_invocable_v<std::decay_t<Body>&>
   coroutine(Body&& body, options chosen) : coroutine() {  // from here on the destructor runs if the body's copy throws
     using stored = std::decay_t<Body>;
     static_assert(sizeof(stored) <= closure_size_max, "a closure this large belongs on the heap");
@@ -62,7 +64,8 @@ class LARDER_API coroutine {
   // Whether the caller runs in a coroutine.
   static bool inside();
 
-  // Thrown by yield in a coroutine that is destroyed before its end. Let it pass; not derived from std::exception.
+  // Thrown by yield in a coroutine that is destroyed before its end. Let it pass: who catches it and yields gets it again
+  // (but a yield in a destructor that it runs returns at once). Not derived from std::exception.
   struct cancelled {};
 
   static constexpr std::size_t closure_size_max = 1024;

@@ -15,8 +15,8 @@
 
 namespace larder {
 
-// Names an entry of a handle_table in 32 bits, safe to give to others: a number that was made up, or whose entry is gone,
-// finds nothing. 0 is "none".
+// Names an entry of a handle_table in 32 bits, safe to give to others: a number that was made up, or whose entry is
+// gone, finds nothing. 0 is "none".
 struct handle {
   std::uint32_t value = 0;
 
@@ -46,19 +46,21 @@ class LARDER_API raw_handle_table {
   };
 
   struct statistics {
-    std::uint64_t entries = 0;        // used now
+    std::uint64_t entries = 0;  // used now
     std::uint64_t limit = 0;
     std::uint64_t frames = 0;
     std::uint64_t inserts = 0;
     std::uint64_t erases = 0;
     std::uint64_t insert_failures = 0;
-    bytes charged;                    // for frames and the directory of frames
+    bytes charged;  // for frames and the directory of frames
   };
 
-  // Takes the frames of the reservation, and a directory of 8 bytes for each frame that the limit may need; may reclaim,
-  // does not wait. Throws std::bad_alloc if the budget or the system has not the memory. Dies if the limit is out of range.
+  // Takes the frames of the reservation, and a directory of 8 bytes for each frame that the limit may need; may
+  // reclaim, does not wait. Throws std::bad_alloc if the budget or the system has not the memory. Dies if the limit is
+  // out of range.
   raw_handle_table(std::string_view name, options chosen);
-  // The table owns no object: entries still used are forgotten. Costs a call for each frame. Nobody may use it meanwhile.
+  // The table owns no object: entries still used are forgotten. Costs a call for each frame. Nobody may use it
+  // meanwhile.
   ~raw_handle_table();
   raw_handle_table(const raw_handle_table&) = delete;
   raw_handle_table& operator=(const raw_handle_table&) = delete;
@@ -66,8 +68,9 @@ class LARDER_API raw_handle_table {
   // Any thread or task may call these at any time; none waits for memory. `object` is not null.
   // None at the limit, or when a new frame is needed and the budget or the system refuses it.
   [[nodiscard]] handle insert(void* object);
-  // The object, or null for a handle that is stale, made up or of another table (unless it happens to be equal). Takes no
-  // lock and does not wait for anybody. What is found may be erased by others at any moment: the caller knows why not.
+  // The object, or null for a handle that is stale, made up or of another table (unless it happens to be equal). Takes
+  // no lock and does not wait for anybody. What is found may be erased by others at any moment: the caller knows why
+  // not.
   void* find(handle which) const;
   // Erases the entry and returns its object; null if there is none. Of two at once, one gets it.
   void* take(handle which);

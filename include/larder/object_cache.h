@@ -18,7 +18,8 @@ namespace larder {
 
 // How an object_cache builds and destroys its objects: the default-constructed T. A class of your own has the same two
 // functions, static or not, and may have `void reset(T&)`, called on each put. `construct` builds a T at `memory` and
-// returns it; it fails by returning null or an error (as result<T*>) or by throwing. `destroy` and `reset` must not throw.
+// returns it; it fails by returning null or an error (as result<T*>) or by throwing. `destroy` and `reset` must not
+// throw.
 template <typename T>
 struct default_traits {
   static T* construct(void* memory) { return ::new (memory) T(); }
@@ -26,9 +27,9 @@ struct default_traits {
 };
 
 struct object_cache_options {
-  std::size_t reservation = 0;             // objects that are always built
+  std::size_t reservation = 0;              // objects that are always built
   std::size_t limit = raw_cache::no_limit;  // the most that are built at any time
-  memory_budget* budget = nullptr;         // null: memory_budget::process()
+  memory_budget* budget = nullptr;          // null: memory_budget::process()
 };
 
 // Keeps Ts in their constructed state, ready for reuse on every CPU, in memory charged to a budget:
@@ -113,10 +114,9 @@ class object_cache {
   static void destroy(void* object, void* self) {
     static_cast<object_cache*>(self)->traits_.destroy(*static_cast<T*>(object));
   }
-  static void reset(void* object, void* self)
-    requires requires(Traits traits, T& typed) { traits.reset(typed); }
-  {
-    static_cast<object_cache*>(self)->traits_.reset(*static_cast<T*>(object));
+  static constexpr bool resets = requires(Traits traits, T& object) { traits.reset(object); };
+  static void reset(void* object, void* self) {
+    if constexpr (resets) static_cast<object_cache*>(self)->traits_.reset(*static_cast<T*>(object));
   }
 
   raw_cache::options raw_options(const object_cache_options& chosen) {
@@ -128,7 +128,7 @@ class object_cache {
     raw.budget = chosen.budget;
     raw.construct = &construct;
     raw.destroy = &destroy;
-    if constexpr (requires(Traits traits, T& typed) { traits.reset(typed); }) raw.reset = &reset;
+    if (resets) raw.reset = &reset;
     raw.context = this;
     return raw;
   }

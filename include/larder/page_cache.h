@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <utility>
 
 #include <larder/backing.h>
 #include <larder/export.h>
@@ -66,17 +67,23 @@ enum class access : unsigned char {
 class LARDER_API page_ref {
  public:
   page_ref() = default;
-  page_ref(page_ref&& other) noexcept;
-  page_ref& operator=(page_ref&& other) noexcept;
+  page_ref(page_ref&& other) noexcept { take(other); }
+  page_ref& operator=(page_ref&& other) noexcept {
+    if (this != &other) {
+      reset();
+      take(other);
+    }
+    return *this;
+  }
   ~page_ref() { reset(); }
 
   explicit operator bool() const { return frame_ != nullptr; }
   // The page's bytes: page_size of them, fewer in the last page of a file whose size is no multiple of that.
-  std::span<std::byte> data() const { return {data_, size_}; }
+  std::span<std::byte> data() const { return {data_, frame_ == nullptr ? std::size_t{0} : size_}; }
 
   // True for a page pinned to be overwritten that was not in memory: its bytes mean nothing until `written`, and others
   // who want the page wait for that, or for this reference to be dropped, which drops the page.
-  bool fresh() const { return fresh_; }
+  bool fresh() const { return frame_ != nullptr && fresh_; }
 
   // The bytes from `first` to before `last` were changed, and are to reach the backing. In a fresh page the others are
   // read in now, so that a partial write loses none; if that fails, the page stays fresh. Reads, so it may block.
@@ -85,13 +92,23 @@ class LARDER_API page_ref {
   void mark_dirty();
 
   // Unpins.
-  void reset();
+  void reset() {
+    if (frame_ != nullptr) unpin();
+  }
 
  private:
   friend class cached_file;
   page_ref(pin_admission& admission, page::frame& frame, std::byte* data, std::size_t size, bool fresh)
       : frame_(&frame), admission_(&admission), data_(data), size_(static_cast<std::uint16_t>(size)), fresh_(fresh) {}
-  void take(page_ref& other);
+  void take(page_ref& other) {
+    frame_ = std::exchange(other.frame_, nullptr);
+    admission_ = other.admission_;
+    data_ = other.data_;
+    size_ = other.size_;
+    fresh_ = other.fresh_;
+    dirtied_ = other.dirtied_;
+  }
+  void unpin();
   result<void> read_around(std::size_t first, std::size_t last);
 
   page::frame* frame_ = nullptr;
@@ -108,14 +125,14 @@ struct page_cache_stats {
   std::uint64_t misses = 0;
   std::uint64_t evictions = 0;
   std::uint64_t pages_read = 0;
-  std::uint64_t pages_written = 0;       // by write-back
-  std::uint64_t write_backs = 0;         // writes to a backing: pages_written / write_backs leave in each
+  std::uint64_t pages_written = 0;  // by write-back
+  std::uint64_t write_backs = 0;    // writes to a backing: pages_written / write_backs leave in each
   std::uint64_t write_back_errors = 0;
-  std::uint64_t pages_reclaimed = 0;     // given back to the budget
+  std::uint64_t pages_reclaimed = 0;  // given back to the budget
   std::uint64_t admission_waits = 0;
-  std::uint64_t frame_waits = 0;         // for another's I/O, or a page on the move
-  std::uint32_t pages_owned = 0;         // frames charged
-  std::uint32_t pages_free = 0;          // of these, without a page
+  std::uint64_t frame_waits = 0;  // for another's I/O, or a page on the move
+  std::uint32_t pages_owned = 0;  // frames charged
+  std::uint32_t pages_free = 0;   // of these, without a page
   std::uint32_t pages_dirty = 0;
   std::uint32_t pins_admitted = 0;
 };
@@ -123,8 +140,8 @@ struct page_cache_stats {
 // Pages of files in memory, within a budget. Look-up of a page in memory takes no lock; which page leaves is decided by
 // SIEVE (Zhang, Yang, Yue, Vigfusson, Rashmi, NSDI 2024). Dirty pages leave by being written, and in no other way.
 //
-// It grows while its budget has room, gives back when the budget asks (stage `pages`), and never gives back so much that
-// an admitted operation could not go on. Any thread or task, but for creation and destruction.
+// It grows while its budget has room, gives back when the budget asks (stage `pages`), and never gives back so much
+// that an admitted operation could not go on. Any thread or task, but for creation and destruction.
 class LARDER_API page_cache {
  public:
   struct options {
@@ -158,11 +175,12 @@ class LARDER_API page_cache {
   const std::unique_ptr<page::cache_core> core_;
 };
 
-// A backing seen through a cache. Any thread or task, several at once. Reads and writes of the same bytes at the same time
-// are the callers' affair: each byte is then the old or the new one.
+// A backing seen through a cache. Any thread or task, several at once. Reads and writes of the same bytes at the same
+// time are the callers' affair: each byte is then the old or the new one.
 //
-// Functions that pin use the admission that is given, which then has at least one page available; null: they wait for one
-// of their own. They block while they read or write. Errors: the backing's; EINVAL for a range that is not in the file.
+// Functions that pin use the admission that is given, which then has at least one page available; null: they wait for
+// one of their own. They block while they read or write. Errors: the backing's; EINVAL for a range that is not in the
+// file.
 class LARDER_API cached_file {
  public:
   // Nothing is pinned, and nothing dirty: `flush` succeeded, or `abandon` was called. Dies otherwise, rather than lose

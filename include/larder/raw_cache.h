@@ -19,9 +19,9 @@ namespace larder {
 // The untyped core of object_cache<T>, which says the same in types.
 //
 // An object is built when it is first handed out and stays built, through any number of gets and puts, until its memory
-// is given back. Free built objects wait in an array per CPU and, below that, in slabs, the fullest first. Any thread or
-// task may call anything at any time, also from a constructor, destructor or reset hook of this cache; no lock is held
-// when these are called. Whoever gets an object owns it until it puts it, from whichever thread.
+// is given back. Free built objects wait in an array per CPU and, below that, in slabs, the fullest first. Any thread
+// or task may call anything at any time, also from a constructor, destructor or reset hook of this cache; no lock is
+// held when these are called. Whoever gets an object owns it until it puts it, from whichever thread.
 //
 // After Bonwick's slab allocator (1994, 2001); the order by occupancy is that of the Xen win-pv drivers' cache.
 class LARDER_API raw_cache {
@@ -54,22 +54,22 @@ class LARDER_API raw_cache {
   };
 
   struct statistics {
-    std::uint64_t objects_out = 0;         // with users
-    std::uint64_t objects_cached = 0;      // in the arrays of the CPUs
-    std::uint64_t objects_built = 0;       // out, cached, and free in slabs
+    std::uint64_t objects_out = 0;     // with users
+    std::uint64_t objects_cached = 0;  // in the arrays of the CPUs
+    std::uint64_t objects_built = 0;   // out, cached, and free in slabs
     std::uint64_t objects_per_slab = 0;
     std::uint64_t slabs_full = 0;
     std::uint64_t slabs_partial = 0;
     std::uint64_t slabs_empty = 0;
-    std::uint64_t constructed = 0;         // successes of the constructor so far, and so on
+    std::uint64_t constructed = 0;  // successes of the constructor so far, and so on
     std::uint64_t construct_failures = 0;
     std::uint64_t destroyed = 0;
     std::uint64_t gets = 0;
     std::uint64_t puts = 0;
-    std::uint64_t waits = 0;               // gets that had to wait
-    std::uint64_t waiting = 0;             // gets that wait now
-    bytes slab_bytes;                      // charged for each slab
-    bytes charged;                         // charged for everything now
+    std::uint64_t waits = 0;    // gets that had to wait
+    std::uint64_t waiting = 0;  // gets that wait now
+    bytes slab_bytes;           // charged for each slab
+    bytes charged;              // charged for everything now
   };
 
   // How the CPU layer runs, and why it is not the better way.

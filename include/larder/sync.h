@@ -66,7 +66,8 @@ class LARDER_API condition {
     }
     return true;
   }
-  // Wakes the oldest waiter, or all of them. With or without the mutex held.
+  // Wakes the oldest waiter, or all of them. With or without the mutex held. Who was woken may be on the way out of its
+  // wait still: the condition outlives each `wait`, not only each notification.
   void notify_one();
   void notify_all();
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "os/parker.h"
 
+#include <pthread.h>
+#include <signal.h>
+
 #include <gtest/gtest.h>
 
 #include <array>
@@ -114,6 +117,27 @@ TEST(ParkerTest, NoTokenIsLostToADeadlineThatPasses) {
   other.join();
   RecordProperty("timeouts", static_cast<int>(timeouts));
   mine.park_until(now());  // takes what is left over
+}
+
+TEST(ParkerTest, SignalDoesNotEndTheSleep) {
+  struct sigaction handle {};
+  struct sigaction before {};
+  handle.sa_handler = [](int) {};  // without SA_RESTART: the system call ends
+  ASSERT_EQ(::sigaction(SIGUSR2, &handle, &before), 0);
+  const pthread_t sleeper = ::pthread_self();
+  std::atomic<bool> stop{false};
+  std::thread other([&] {
+    while (!stop) {
+      ::pthread_kill(sleeper, SIGUSR2);
+      std::this_thread::sleep_for(2ms);
+    }
+  });
+  const time_point deadline = now() + 30ms;
+  EXPECT_FALSE(parker::current().park_until(deadline));
+  EXPECT_GE(now(), deadline);
+  stop = true;
+  other.join();
+  ::sigaction(SIGUSR2, &before, nullptr);
 }
 
 TEST(ParkerTest, ThreadsOwnParkerStaysTheSame) {

@@ -9,8 +9,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstring>
 #include <memory>
+#include <thread>
 
 #include "os/fault.h"
 
@@ -42,14 +44,29 @@ result<sockaddr_un> unix_address(const std::string& path) {
 
 }  // namespace
 
+namespace {
+
+// A process that was killed may listen for a moment longer, while the kernel takes its io_uring apart.
+bool is_listened_on(const std::string& path) {
+  constexpr int looks = 40;
+  constexpr std::chrono::milliseconds pause{25};
+  for (int look = 0; look < looks; ++look) {
+    if (look > 0) std::this_thread::sleep_for(pause);
+    const auto probe = connect_unix(path);
+    if (!probe && probe.error() == error_from(ECONNREFUSED)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
 result<descriptor> listen_unix(const std::string& path) {
   const auto address = unix_address(path);
   if (!address) return address.error();
   struct stat status {};
   if (::lstat(path.c_str(), &status) == 0) {
     if (!S_ISSOCK(status.st_mode)) return error_from(EEXIST);
-    const auto probe = connect_unix(path);
-    if (probe || probe.error() != error_from(ECONNREFUSED)) return error_from(EADDRINUSE);
+    if (is_listened_on(path)) return error_from(EADDRINUSE);
     remove_socket_file(path);
   }
   auto socket = new_socket(AF_UNIX);
