@@ -102,14 +102,18 @@ std::optional<serve_options> read_command_line(int count, const char* const* wor
   app.require_subcommand(1);
   app.footer(examples);
   CLI::App* serve = app.add_subcommand("serve", "Serve disk images over NBD until stopped (Ctrl-C).");
-  serve->add_option("IMAGE", paths, "Disk images, each exported under its file's name; none: a demonstration disk");
-  serve->add_option("-e,--export", exports, "NAME=PATH[,ro]: export an image under a name; ro: read-only");
+  serve->add_option("IMAGE", paths, "Disk images, each exported under its file's name; none: a demonstration disk")
+      ->type_name("");
+  serve->add_option("-e,--export", exports, "Export an image under a name; ro: read-only")
+      ->type_name("NAME=PATH[,ro]");
   serve->add_option("-m,--memory", memory, "All the memory that serving may take, such as 600K, 16M or 1G")
+      ->type_name("SIZE")
       ->capture_default_str();
-  serve->add_option("-s,--socket", chosen.sockets, fmt::format("Listen on a unix socket at PATH ({} if nothing is said)",
-                                                               default_socket));
-  serve->add_option("-l,--listen", addresses, "Listen on ADDRESS:PORT; port 0 takes a free one");
-  serve->add_option("-w,--workers", workers, "Threads that serve")->capture_default_str();
+  serve->add_option("-s,--socket", chosen.sockets, fmt::format("Listen on a unix socket ({} if nothing is said)",
+                                                               default_socket))
+      ->type_name("PATH");
+  serve->add_option("-l,--listen", addresses, "Listen on a TCP port; 0 takes a free one")->type_name("ADDRESS:PORT");
+  serve->add_option("-w,--workers", workers, "Threads that serve, 1 to 256")->type_name("N")->capture_default_str();
   serve->add_flag("-r,--read-only", read_only, "Export every image read-only");
   serve->footer(examples);
   try {

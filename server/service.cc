@@ -30,7 +30,7 @@ constexpr bytes request_stack = 16_KiB;
 constexpr bytes room_for_clients = 64_KiB;
 
 // While descriptors run out, whoever wants to connect waits in the kernel; closing connections make room.
-constexpr std::chrono::milliseconds pause_without_descriptors{50};
+constexpr std::chrono::milliseconds pause_at_the_door{50};
 
 }  // namespace
 
@@ -106,6 +106,7 @@ service::service(bytes memory, const layout& plan, std::vector<disk> disks)
                   started.error());
   }
   runtime_ = std::move(*started);
+  tasks_ = runtime_.get();
   for (unsigned number = 0; number < plan.workers; ++number) {
     shards_.push_back(std::make_unique<shard>(*this, number, plan.tasks_per_worker));
     runtime_->spawn_detached_on(number, [mine = shards_.back().get()] { mine->keep_door(); });
@@ -124,11 +125,10 @@ std::pair<bytes, std::string> service::least_memory(unsigned workers, unsigned l
     const service probe(limit, layout::of({0}, workers, listeners), {});
     const figures all = probe.now();
     if (all.memory_peak >= limit) {
+      const auto whole_kib = [](bytes amount) { return format_bytes({round_up(amount.count, 1024)}); };
       std::string sum;
-      for (const memory_use& kind : all.kinds) {
-        sum += (sum.empty() ? "" : " + ") + std::string(kind.kind) + " " + format_bytes(kind.used);
-      }
-      return {limit + room_for_clients, sum + " + clients " + format_bytes(room_for_clients)};
+      for (const memory_use& kind : all.kinds) sum += std::string(kind.kind) + " " + whole_kib(kind.used) + " + ";
+      return {{round_up((limit + room_for_clients).count, 1024)}, sum + "clients " + whole_kib(room_for_clients)};
     }
     limit = all.memory_peak;
   }
@@ -144,14 +144,16 @@ void service::accept_from(int listener) {
   while (!stopping_) {
     const auto accepted = io::accept(listener);
     if (accepted) {
+      os::descriptor socket(*accepted);
       arrival* newcomer = arrivals_->get();
-      newcomer->socket = os::descriptor(*accepted);
+      if (newcomer == nullptr) continue;  // the socket closes
+      newcomer->socket = std::move(socket);
       shards_[next_shard_++ % shards_.size()]->arrive(*newcomer);
-    } else if (accepted.error() == error_from(EMFILE) || accepted.error() == error_from(ENFILE) ||
-               accepted.error() == error_from(ENOMEM) || accepted.error() == error_from(ENOBUFS)) {
-      this_task::sleep_for(pause_without_descriptors);
+    } else if (accepted.error() == error_from(EINVAL) || accepted.error() == error_from(EBADF)) {
+      break;  // shut down
     } else if (accepted.error() != error_from(ECONNABORTED)) {
-      break;  // EINVAL: shut down
+      // No descriptor or memory is left, or the network has a problem of one connection's: the door stays open.
+      this_task::sleep_for(pause_at_the_door);
     }
   }
 }
@@ -182,13 +184,13 @@ service::figures service::now() const {
   figures all;
   for (const auto& each : shards_) {
     const shard_counts& counts = each->counts();
-    all.connections += counts.connections;
-    const std::uint64_t answers = counts.answers;  // before the requests, so that the difference is never negative
-    const std::uint64_t requests = counts.requests;
+    all.connections += counts.connections.value();
+    const std::uint64_t answers = counts.answers.value();
+    const std::uint64_t requests = counts.requests.value();
     all.requests += requests;
-    all.in_flight += requests - answers;
-    all.bytes_read += counts.bytes_read;
-    all.bytes_written += counts.bytes_written;
+    all.in_flight += requests - std::min(answers, requests);  // the two are not read at one instant
+    all.bytes_read += counts.bytes_read.value();
+    all.bytes_written += counts.bytes_written.value();
   }
   all.handles_used = connection_table_->size() + request_table_->size();
   all.pages = pages_->stats();

@@ -78,7 +78,7 @@ class service {
   std::vector<loss> stop(std::chrono::milliseconds patience);
 
   // For the shards and connections; any thread.
-  runtime& tasks() { return *runtime_; }
+  runtime& tasks() { return *tasks_; }
   page_cache& pages() { return *pages_; }
   object_cache<nbd::connection>& connections() { return *connections_; }
   object_cache<nbd::request>& requests() const { return *requests_; }
@@ -135,6 +135,7 @@ class service {
   std::unique_ptr<handle_table<nbd::connection>> connection_table_;
   std::unique_ptr<handle_table<nbd::request>> request_table_;
   std::unique_ptr<runtime> runtime_;
+  runtime* tasks_ = nullptr;  // the same; unlike `runtime_`, still set while its destructor waits for the last tasks
   std::vector<std::unique_ptr<shard>> shards_;
   std::vector<os::descriptor> listeners_;
   base::atomic<unsigned> next_shard_{0};

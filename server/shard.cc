@@ -90,20 +90,20 @@ void shard::work() {
 
 void shard::add(nbd::connection& opened) {
   connections_.push_back(opened);
-  bump(counts_.connections, 1);
+  counts_.connections.add();
 }
 
 void shard::remove(nbd::connection& closed) {
   base::intrusive_list<nbd::connection, nbd::connection>::remove(closed);
-  counts_.connections.store(counts_.connections.load(base::memory_order_relaxed) - 1, base::memory_order_relaxed);
+  counts_.connections.subtract(1);
   service_.connections().put(&closed);
   if (stopping_ && connections_.empty()) door_.load()->unpark();
 }
 
 void shard::count_request(nbd::command asked, std::uint32_t length) {
-  bump(counts_.requests, 1);
-  if (asked == nbd::command::read) bump(counts_.bytes_read, length);
-  if (asked == nbd::command::write) bump(counts_.bytes_written, length);
+  counts_.requests.add();
+  if (asked == nbd::command::read) counts_.bytes_read.add(length);
+  if (asked == nbd::command::write) counts_.bytes_written.add(length);
 }
 
 }  // namespace larder::server

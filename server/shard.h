@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "base/atomic.h"
+#include "base/counter.h"
 #include "base/intrusive_list.h"
 #include "base/take_all_stack.h"
 #include "os/file.h"
@@ -22,11 +23,11 @@ struct arrival : base::stack_link {
 
 // What a shard counts. Written by its worker only, read by any thread.
 struct shard_counts {
-  base::atomic<std::uint64_t> requests{0};
-  base::atomic<std::uint64_t> answers{0};
-  base::atomic<std::uint64_t> bytes_read{0};
-  base::atomic<std::uint64_t> bytes_written{0};
-  base::atomic<std::uint64_t> connections{0};
+  base::owned_counter requests;
+  base::owned_counter answers;
+  base::owned_counter bytes_read;
+  base::owned_counter bytes_written;
+  base::owned_counter connections;
 };
 
 // The connections of one worker, and the work on them. All of it happens on that worker, so nothing here needs a lock;
@@ -57,13 +58,9 @@ class shard {
   void add(nbd::connection& opened);
   void remove(nbd::connection& closed);
   void count_request(nbd::command asked, std::uint32_t length);
-  void count_answer() { bump(counts_.answers, 1); }
+  void count_answer() { counts_.answers.add(); }
 
  private:
-  static void bump(base::atomic<std::uint64_t>& count, std::uint64_t by) {
-    // One writer: no read-modify-write is needed, and readers want no order.
-    count.store(count.load(base::memory_order_relaxed) + by, base::memory_order_relaxed);
-  }
   void work();
   void for_each_connection(void (nbd::connection::*tell)());
 

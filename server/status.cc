@@ -40,7 +40,7 @@ std::string status::for_terminal(const service::figures& now, time_point when, u
                                  100 * since.hit_ratio, brief(now.memory_used), brief(now.memory_limit));
   for (const memory_use& kind : now.kinds) line += fmt::format(" {} {}", kind.kind, brief(kind.used));
   line += fmt::format("  {} to write", brief(bytes{now.pages.pages_dirty} * page_size));
-  if (line.size() >= columns) line.resize(columns - 1);
+  if (columns > 0 && line.size() >= columns) line.resize(columns - 1);
   return line;
 }
 

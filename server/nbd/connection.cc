@@ -335,9 +335,9 @@ void connection::take_request(const request_header& header, request& fresh) {
   fresh.ticket = home_->owner().track(home_->owner().request_table(), fresh);
   if (!fresh.ticket && fresh.outcome == error::none) fresh.outcome = error::no_memory;
   ++in_flight_;
-  home_->count_request(fresh.asked, fresh.length);
 
   const bool good = fresh.outcome == error::none;
+  home_->count_request(fresh.asked, good ? fresh.length : 0);
   if (fresh.asked == command::write && fresh.length > 0) {
     incoming_ = &fresh;  // also of a bad one: the payload is coming, and thrown away
     incoming_done_ = 0;

@@ -10,10 +10,10 @@ namespace larder::base {
 }  // namespace larder::base
 
 // A programmer's error or corruption, checked in every build; the message says what was seen.
-#define LARDER_CHECK(condition, ...)                                    \
-  do {                                                                  \
-    if (!(condition)) [[unlikely]]                                      \
-      ::larder::base::die(__FILE__, __LINE__, __VA_ARGS__);             \
+#define LARDER_CHECK(condition, ...)                        \
+  do {                                                      \
+    if (!(condition)) [[unlikely]]                          \
+      ::larder::base::die(__FILE__, __LINE__, __VA_ARGS__); \
   } while (false)
 
 // The same, where a check in release builds would cost the fast path.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/intrusive_list.h"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <array>
 #include <deque>
+
+#include <gtest/gtest.h>
 
 #include "tests/support/model_random.h"
 

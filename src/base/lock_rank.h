@@ -8,20 +8,20 @@ namespace larder::base {
 // The lock order of the whole library: a thread takes locks in rising rank only, and holds none of them when it parks
 // or calls user code. Debug builds check both (lock_rank.cc).
 enum class lock_rank : std::uint8_t {
-  registry,          // the registry of components: held while each reports its figures
-  server,            // the program's own lists
-  connection,        // one connection's queues
-  runtime,           // a runtime's list of workers, joiners
-  task_sync,         // mutex, condition and the like for tasks
-  page_file,         // a cached file's error state
-  page_eviction,     // a page cache's eviction queue and free frames
-  page_bucket,       // a stripe of a page cache's hash table
-  page_wait,         // waiters for busy pages
-  handle_table,      // a handle table's frames and free list
-  cache_waiters,     // an object cache's waiting getters
-  cache_slabs,       // an object cache's slab lists
-  cache_shard,       // a per-CPU array
-  budget,            // a budget tree's tickets and reclaimers: innermost, so that anyone may charge and release
+  registry,       // the registry of components: held while each reports its figures
+  server,         // the program's own lists
+  connection,     // one connection's queues
+  runtime,        // a runtime's list of workers, joiners
+  task_sync,      // mutex, condition and the like for tasks
+  page_file,      // a cached file's error state
+  page_eviction,  // a page cache's eviction queue and free frames
+  page_bucket,    // a stripe of a page cache's hash table
+  page_wait,      // waiters for busy pages
+  handle_table,   // a handle table's frames and free list
+  cache_waiters,  // an object cache's waiting getters
+  cache_slabs,    // an object cache's slab lists
+  cache_shard,    // a per-CPU array
+  budget,         // a budget tree's tickets and reclaimers: innermost, so that anyone may charge and release
 };
 
 // Debug builds die on a lock taken out of order; release builds do nothing.

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/pairing_heap.h"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <array>
 #include <set>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "tests/support/model_random.h"
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/take_all_stack.h"
 
-#include <gtest/gtest.h>
-
 #include <array>
 #include <atomic>
 #include <memory>
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace larder::base {
 namespace {

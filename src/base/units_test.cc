@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larder/result.h>
-#include <larder/units.h>
-
-#include <gtest/gtest.h>
-
 #include <memory>
 #include <string>
 #include <type_traits>
+
+#include <gtest/gtest.h>
+
+#include <larder/result.h>
+#include <larder/units.h>
 
 namespace larder {
 namespace {
@@ -30,9 +30,7 @@ TEST(UnitsTest, BytesAddScaleAndCompare) {
   EXPECT_EQ(amount, 1000_B);
 }
 
-TEST(UnitsTest, TwoUnlimitedAmountsStillFitInTheType) {
-  EXPECT_GE((unlimited + unlimited).count, unlimited.count);
-}
+TEST(UnitsTest, TwoUnlimitedAmountsStillFitInTheType) { EXPECT_GE((unlimited + unlimited).count, unlimited.count); }
 
 TEST(UnitsTest, RoundUpGivesTheLeastMultipleNotBelow) {
   for (const std::uint64_t unit : {1U, 2U, 64U, 4096U}) {

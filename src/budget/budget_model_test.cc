@@ -2,16 +2,16 @@
 //
 // The budget against a model that anyone can follow: plain sums, and a queue that is gone through from its beginning
 // after every operation.
-#include <larder/memory_budget.h>
-
-#include <gtest/gtest.h>
-
 #include <array>
 #include <cstdint>
 #include <list>
 #include <memory>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
+
+#include <larder/memory_budget.h>
 
 #include "budget/ticket.h"
 #include "tests/support/model_random.h"
@@ -71,9 +71,7 @@ class budget_model {
 
  private:
   model_node& of(int index) { return nodes_[static_cast<std::size_t>(index)]; }
-  bool fits(int node, std::uint64_t amount) {
-    return of(node).used + amount <= of(node).limit - of(node).reserve;
-  }
+  bool fits(int node, std::uint64_t amount) { return of(node).used + amount <= of(node).limit - of(node).reserve; }
   void add(int node, std::uint64_t amount) {
     for (int at = node; at >= 0; at = of(at).parent) {
       of(at).used += amount;

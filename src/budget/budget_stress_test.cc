@@ -1,8 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larder/memory_budget.h>
-
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -12,6 +8,10 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
+
+#include <larder/memory_budget.h>
 
 #include "budget/ticket.h"
 #include "os/clock.h"
@@ -89,7 +89,8 @@ TEST(BudgetStressTest, EverybodyComesThroughAndEverythingComesBack) {
               break;
             case 1:
             case 2:
-              charged = static_cast<bool>(budget.charge(amount, os::now() + std::chrono::microseconds(random.below(60))));
+              charged =
+                  static_cast<bool>(budget.charge(amount, os::now() + std::chrono::microseconds(random.below(60))));
               ++outcomes[charged ? 1 : 0];
               break;
             case 3: {
@@ -173,6 +174,26 @@ TEST(BudgetStressTest, NoReleaseIsLostToATicketThatEnters) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(root.used(), 0_B);
   root.audit();
+}
+
+// An attempt that the root refuses fills the child for a moment, and may turn a ticket away there.
+TEST(BudgetStressTest, RefusedAttemptLeavesNoTicketTurnedAway) {
+  memory_budget root("root", {.limit = 10_B});
+  memory_budget leaf("leaf", {.limit = 5_B}, &root);
+  ASSERT_TRUE(root.try_charge(8_B));
+  std::atomic<bool> stop{false};
+  std::thread attempts([&] {
+    while (!stop) EXPECT_FALSE(leaf.try_charge(4_B));
+  });
+  for (int round = 0; round < 100'000; ++round) {
+    const auto charged = leaf.charge(2_B, os::now() + 5s);
+    EXPECT_TRUE(charged) << "in round " << round;
+    if (!charged) break;
+    leaf.release(2_B);
+  }
+  stop = true;
+  attempts.join();
+  root.release(8_B);
 }
 
 }  // namespace

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Admission. Each node holds an atomic count of what is charged to it and below. A charge adds to the node and then to
-// each node above, by compare-and-swap that never passes the node's limit; where it does not fit, what was added below is
-// taken back. So no count passes its limit at any instant, without a lock:
+// each node above, by compare-and-swap that never passes the node's limit; where it does not fit, what was added below
+// is taken back. So no count passes its limit at any instant, without a lock:
 //
 //   used(n) ≤ limit(n)                       always
 //   used(n) ≥ Σ used(children of n)          when nobody is half-way through a charge
 //
-// Who does not fit may join the tree's queue (ticket.cc). While somebody queues for a node, others' attempts there fail,
-// so that freed memory is not raced for (KF-53): it goes to the oldest ticket that it fits.
-#include <larder/memory_budget.h>
-
+// Who does not fit may join the tree's queue (ticket.cc). While somebody queues for a node, others' attempts there
+// fail, so that freed memory is not raced for (KF-53): it goes to the oldest ticket that it fits.
 #include <charconv>
 #include <cstdlib>
+
+#include <larder/memory_budget.h>
 
 #include "base/check.h"
 #include "budget/tree.h"
@@ -29,10 +29,11 @@ memory_budget::state::state(std::string_view chosen_name, options chosen, memory
         show({component, "used_bytes", used});
         show({component, "peak_bytes", peak});
         show({component, "limit_bytes", limit.count});
-        show({component, "waits", waits});
+        show({component, "waits", waits.value()});
       }) {
-  LARDER_CHECK(reserve <= limit, "budget \"%s\": the reserve of %llu bytes is more than the limit of %llu", name.c_str(),
-               static_cast<unsigned long long>(reserve.count), static_cast<unsigned long long>(limit.count));
+  LARDER_CHECK(reserve <= limit, "budget \"%s\": the reserve of %llu bytes is more than the limit of %llu",
+               name.c_str(), static_cast<unsigned long long>(reserve.count),
+               static_cast<unsigned long long>(limit.count));
   if (parent != nullptr) ++parent->state_->children;
   const base::lock locked(tree->guard);
   tree->nodes.push_back(*this);
@@ -44,8 +45,8 @@ memory_budget::state::~state() {
 }
 
 bool memory_budget::state::add(bytes amount, bytes most) {
-  // A guess that the CAS proves, but also the look that turns a ticket away: the partner of `subtract`, whose caller then
-  // looks for tickets, so sequentially consistent.
+  // A guess that the CAS proves, but also the look that turns a ticket away: the partner of `subtract`, whose caller
+  // then looks for tickets, so sequentially consistent.
   std::uint64_t before = used.load();
   do {
     if (amount.count > most.count || before > most.count - amount.count) return false;
@@ -142,7 +143,7 @@ bytes memory_budget::limit() const { return state_->limit; }
 bytes memory_budget::reserve() const { return state_->reserve; }
 const std::string& memory_budget::name() const { return state_->name; }
 memory_budget* memory_budget::parent() const { return state_->parent; }
-std::uint64_t memory_budget::waits() const { return state_->waits.load(base::memory_order_relaxed); }
+std::uint64_t memory_budget::waits() const { return state_->waits.value(); }
 
 // Sequentially consistent: the partner of a ticket's entry into the queue (a waiter enters, then looks for memory; we
 // freed memory, then look for a waiter).

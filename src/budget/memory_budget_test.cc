@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larder/memory_budget.h>
-#include <larder/stats.h>
-
-#include <gtest/gtest.h>
-
 #include <array>
 #include <atomic>
 #include <cstdlib>
+#include <latch>
 #include <map>
 #include <memory>
 #include <string>
@@ -14,6 +10,11 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
+
+#include <larder/memory_budget.h>
+#include <larder/stats.h>
 
 #include "tests/support/model_random.h"
 
@@ -163,11 +164,13 @@ TEST(MemoryBudgetTest, NoLevelEverPassesItsLimitUnderManyThreads) {
     }
   });
   std::vector<std::thread> threads;
+  std::latch begin(3);
   for (unsigned i = 0; i < 3; ++i) {
     threads.emplace_back([&, i] {
       tests::model_random random(i);
+      begin.arrive_and_wait();
       std::array<std::pair<memory_budget*, bytes>, 8> held{};
-      for (int round = 0; round < 40'000; ++round) {
+      for (int round = 0; round < 300'000; ++round) {
         auto& slot = held[random.below(held.size())];
         if (slot.first != nullptr) {
           slot.first->release(slot.second);
@@ -273,10 +276,18 @@ TEST(MemoryBudgetDeathTest, ProcessBudgetTakesItsLimitFromTheEnvironment) {
 }
 
 TEST(ParseBytesTest, ReadsNumbersAndUnits) {
-  const std::vector<std::pair<std::string_view, bytes>> good{
-      {"0", 0_B},         {"1234", 1'234_B},   {"600K", 600_KiB},       {"600k", 600_KiB}, {"16M", 16_MiB},
-      {"16MiB", 16_MiB},  {"16MB", 16_MiB},    {"1G", 1_GiB},           {"2T", 2'048_GiB}, {"007", 7_B},
-      {"9223372036854775807", unlimited},      {"8388607T", 1_GiB * 1'024 * 8'388'607}};
+  const std::vector<std::pair<std::string_view, bytes>> good{{"0", 0_B},
+                                                             {"1234", 1'234_B},
+                                                             {"600K", 600_KiB},
+                                                             {"600k", 600_KiB},
+                                                             {"16M", 16_MiB},
+                                                             {"16MiB", 16_MiB},
+                                                             {"16MB", 16_MiB},
+                                                             {"1G", 1_GiB},
+                                                             {"2T", 2'048_GiB},
+                                                             {"007", 7_B},
+                                                             {"9223372036854775807", unlimited},
+                                                             {"8388607T", 1_GiB * 1'024 * 8'388'607}};
   for (const auto& [text, expected] : good) {
     const auto parsed = parse_bytes(text);
     ASSERT_TRUE(parsed) << text;
@@ -285,11 +296,12 @@ TEST(ParseBytesTest, ReadsNumbersAndUnits) {
 }
 
 TEST(ParseBytesTest, RefusesWhatIsNoAmount) {
-  for (const std::string_view text : {"", " ", "M", "-1", "+1", " 1", "1 ", "1 M", "1.5M", "0x10", "16Q", "16MX", "16Mi",
-                                      "16MBB", "1e3", "16M ", "16,000", "lots"}) {
+  for (const std::string_view text : {"", " ", "M", "-1", "+1", " 1", "1 ", "1 M", "1.5M", "0x10", "16Q", "16MX",
+                                      "16Mi", "16MBB", "1e3", "16M ", "16,000", "lots"}) {
     EXPECT_EQ(parse_bytes(text).error(), error_from(EINVAL)) << "\"" << text << "\"";
   }
-  for (const std::string_view text : {"9223372036854775808", "99999999999999999999999", "8388608T", "18014398509481984K"}) {
+  for (const std::string_view text :
+       {"9223372036854775808", "99999999999999999999999", "8388608T", "18014398509481984K"}) {
     EXPECT_EQ(parse_bytes(text).error(), error_from(ERANGE)) << "\"" << text << "\"";
   }
 }

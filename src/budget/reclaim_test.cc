@@ -1,8 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larder/memory_budget.h>
-
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -11,6 +7,10 @@
 #include <string>
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
+
+#include <larder/memory_budget.h>
 
 #include "os/clock.h"
 #include "os/parker.h"
@@ -226,34 +226,56 @@ TEST(ReclaimTest, DeadlineEndsReclaimingThatAlwaysGivesALittle) {
   budget.release(100_B);
 }
 
-// One waits with no deadline; the other leads the reclaiming and runs out of time: the first takes over.
+TEST(ReclaimTest, SmallBitesAddUp) {
+  memory_budget budget("budget", {.limit = 100_B});
+  hoard cache(budget, 100_B);
+  cache.at_most = 7;
+  ASSERT_TRUE(budget.charge(50_B, os::now() + 10s));
+  EXPECT_EQ(cache.calls, 8U);
+  budget.release(50_B);
+}
+
+// Who has its memory wakes the next to reclaim for itself.
+TEST(ReclaimTest, LeaderThatIsServedHandsOn) {
+  memory_budget budget("budget", {.limit = 100_B});
+  hoard cache(budget, 100_B);
+  cache.when_asked = [&] { EXPECT_TRUE(eventually([&] { return budget.waits() == 2; })); };
+  std::thread leader([&] { EXPECT_TRUE(budget.charge(40_B)); });
+  ASSERT_TRUE(eventually([&] { return cache.calls == 1; }));
+  EXPECT_TRUE(budget.charge(30_B, os::now() + 10s));
+  leader.join();
+  EXPECT_EQ(cache.last_wanted, 30U);
+  budget.release(70_B);
+}
+
+// Its round was cut short, so there is hope: the next leader asks those whom it did not.
 TEST(ReclaimTest, LeaderThatRunsOutOfTimeHandsOn) {
   memory_budget budget("budget", {.limit = 100_B});
-  std::atomic<unsigned> asked{0};
-  std::atomic<bool> blocked{true};
-  hoard slow(budget, 100_B);
+  const time_point deadline = os::now() + 50ms;
+  hoard slow(budget, 50_B, reclaim_stage::pages);
+  hoard rich(budget, 50_B, reclaim_stage::user);
+  slow.at_most = 1;
   slow.when_asked = [&] {
-    slow.at_most = 0;
-    if (++asked == 1) {
-      while (blocked) std::this_thread::yield();
+    if (slow.calls == 1) {
+      rich.at_most = 0;
+      EXPECT_TRUE(eventually([&] { return budget.waits() == 2; }));
     } else {
-      slow.at_most = unlimited.count;
+      slow.at_most = 0;
+      rich.at_most = unlimited.count;
+      std::this_thread::sleep_until(deadline);
     }
   };
-  std::thread leader([&] { EXPECT_EQ(budget.charge(50_B, os::now() + 20ms).error(), error_from(ETIMEDOUT)); });
-  ASSERT_TRUE(eventually([&] { return asked == 1; }));
-  std::thread patient([&] { EXPECT_TRUE(budget.charge(30_B)); });
-  ASSERT_TRUE(eventually([&] { return budget.waits() == 2; }));
-  std::this_thread::sleep_for(30ms);  // past the leader's deadline
-  blocked = false;
+  std::thread leader([&] { EXPECT_EQ(budget.charge(50_B, deadline).error(), error_from(ETIMEDOUT)); });
+  ASSERT_TRUE(eventually([&] { return slow.calls == 1; }));
+  EXPECT_TRUE(budget.charge(30_B, os::now() + 10s));
   leader.join();
-  patient.join();
-  EXPECT_GE(asked, 2U);
+  EXPECT_EQ(rich.calls, 2U) << "by the leader before its deadline, then by the other";
+  EXPECT_EQ(rich.held(), 21_B);
   budget.release(30_B);
 }
 
-// A budget may go while another's waiter is reclaiming for the whole tree: here in the midst of the leader's second round,
-// which began when both waited.
+// A budget may go while another's waiter is reclaiming for the whole tree: here in the midst of the leader's second
+// round, which began when both waited.
 TEST(ReclaimTest, BudgetWhoseWaiterLeftMayGoWhileALeaderReclaims) {
   memory_budget root("root", {.limit = 1'000_B});
   memory_budget first("first", {.limit = 100_B}, &root);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The queue for memory. Tickets wait in one list per tree, oldest first. A pass over it (`scan`) charges for each ticket
-// that fits and marks the node where one does not; a later ticket whose path has a marked node waits too, so nobody is
-// overtaken at a node, and nobody waits for a node that is not theirs. A pass follows every release, so freed bytes are
-// charged to the oldest fitting ticket before its owner even wakes (KF-44, KF-53).
+// The queue for memory. Tickets wait in one list per tree, oldest first. A pass over it (`scan`) charges for each
+// ticket that fits and marks the node where one does not; a later ticket whose path has a marked node waits too, so
+// nobody is overtaken at a node, and nobody waits for a node that is not theirs. A pass follows every release, so freed
+// bytes are charged to the oldest fitting ticket before its owner even wakes (KF-44, KF-53).
 //
 // No release is lost to a ticket that enters meanwhile: it enters, then scans; a releaser subtracts, then looks whether
 // anybody has entered (both sequentially consistent).
@@ -30,8 +30,8 @@ bool is_within(const memory_budget* node, const memory_budget* ancestor) {
 
 bool has_passed(time_point deadline) { return deadline != no_deadline && os::now() >= deadline; }
 
-// Asks the reclaimers at and below `node`, which is not looked into, until they gave `wanted` or the deadline has passed.
-// The tree's mutex is held, but not while a reclaimer runs.
+// Asks the reclaimers at and below `node`, which is not looked into, until they gave `wanted` or the deadline has
+// passed. The tree's mutex is held, but not while a reclaimer runs.
 bytes reclaim_within(budget::tree& tree, base::unique_lock& locked, const memory_budget* node, bytes wanted,
                      time_point deadline) {
   os::parker& self = os::parker::current();
@@ -92,7 +92,7 @@ result<void> budget_ticket::begin() {
   ++tree.waiting;
   tree.hopeful = true;
   scan(tree);
-  if (!handed_over_) ++budget_.state_->waits;
+  if (!handed_over_) budget_.state_->waits.add();
   return {};
 }
 
@@ -114,12 +114,12 @@ bool budget_ticket::granted(time_point deadline) {
   return true;
 }
 
-// One round of reclaiming: for each full node, once, what its oldest ticket lacks. The mutex is dropped meanwhile, so the
-// queue is looked at afresh each time, and a node is only an identity once its ticket may be gone.
+// One round of reclaiming: for each full node, once, what its oldest ticket lacks. The mutex is dropped meanwhile, so
+// the queue is looked at afresh each time, and a node is only an identity once its ticket may be gone.
 bytes budget_ticket::reclaim_for_all(budget::tree& tree, base::unique_lock& locked, time_point deadline) {
   const std::uint64_t round = ++tree.scans;
   bytes given;
-  for (budget_ticket* ticket = tree.queue.front(); ticket != nullptr && !has_passed(deadline);) {
+  for (budget_ticket* ticket = tree.queue.front(); ticket != nullptr;) {
     const memory_budget* node = ticket->blocked_at_;
     memory_budget::state& at = *node->state_;
     if (at.asked_scan == round) {

@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "budget/ticket.h"
 
-#include <larder/memory_budget.h>
-
-#include <gtest/gtest.h>
-
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -13,6 +9,10 @@
 #include <optional>
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
+
+#include <larder/memory_budget.h>
 
 #include "os/clock.h"
 #include "tests/support/eventually.h"

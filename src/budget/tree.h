@@ -7,6 +7,7 @@
 #include <larder/memory_budget.h>
 
 #include "base/atomic.h"
+#include "base/counter.h"
 #include "base/intrusive_list.h"
 #include "base/mutex.h"
 #include "base/registry.h"
@@ -19,8 +20,8 @@ struct reclaimer_entry : base::list_link<> {
   reclaimer* source = nullptr;
   memory_budget* node = nullptr;
   reclaim_stage stage = reclaim_stage::user;
-  bool busy = false;                // somebody is inside source->reclaim
-  os::parker* remover = nullptr;    // waits for !busy, to remove the entry
+  bool busy = false;              // somebody is inside source->reclaim
+  os::parker* remover = nullptr;  // waits for !busy, to remove the entry
 };
 
 // A budget's membership in its tree.
@@ -29,13 +30,13 @@ struct budget_node : base::list_link<> {};
 // What the budgets of one tree share.
 struct tree {
   base::mutex guard{base::lock_rank::budget};
-  base::intrusive_list<budget_ticket> queue;       // guarded by `guard`; oldest first
-  base::intrusive_list<reclaimer_entry> entries;   // guarded by `guard`; in the order of their stages
-  base::intrusive_list<budget_node> nodes;         // guarded by `guard`; every budget of the tree
-  std::uint64_t scans = 0;                         // guarded by `guard`; numbers the passes over the queue
-  bool leading = false;                            // guarded by `guard`; a waiter is reclaiming for all
-  bool hopeful = false;                            // guarded by `guard`; reclaiming may find something
-  base::atomic<std::uint32_t> waiting{0};          // tickets in the queue; written under `guard`, read without
+  base::intrusive_list<budget_ticket> queue;      // guarded by `guard`; oldest first
+  base::intrusive_list<reclaimer_entry> entries;  // guarded by `guard`; in the order of their stages
+  base::intrusive_list<budget_node> nodes;        // guarded by `guard`; every budget of the tree
+  std::uint64_t scans = 0;                        // guarded by `guard`; numbers the passes over the queue
+  bool leading = false;                           // guarded by `guard`; a waiter is reclaiming for all
+  bool hopeful = false;                           // guarded by `guard`; reclaiming may find something
+  base::atomic<std::uint32_t> waiting{0};         // tickets in the queue; written under `guard`, read without
 };
 
 }  // namespace larder::budget
@@ -59,10 +60,10 @@ struct memory_budget::state : budget::budget_node {
   const std::shared_ptr<budget::tree> tree;
   base::atomic<std::uint64_t> used{0};
   base::atomic<std::uint64_t> peak{0};
-  base::atomic<std::uint64_t> waits{0};
+  base::counter waits;
   base::atomic<std::uint32_t> blocked_here{0};  // tickets that did not fit here; written under the tree's mutex
-  std::uint64_t blocked_scan = 0;  // the last scan that found this node full; guarded by the tree's mutex
-  std::uint64_t asked_scan = 0;    // the last round of reclaiming that served this node; guarded by the tree's mutex
+  std::uint64_t blocked_scan = 0;               // the last scan that found this node full; guarded by the tree's mutex
+  std::uint64_t asked_scan = 0;  // the last round of reclaiming that served this node; guarded by the tree's mutex
   base::atomic<std::uint32_t> children{0};
   base::registration registered;
 };

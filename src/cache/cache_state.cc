@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The object cache. A free built object is in one of two places: a CPU's array (cpu_cache.h) or its slab (slab_layer.h).
-// A get tries this CPU's array, the slabs, a new slab, the arrays of the other CPUs; a put the array, half of which goes
-// to the slabs when it is full. Constructors run for an object that somebody wants now and for none ahead of that (but the
-// reservation), so a failure has one receiver.
+// The object cache. A free built object is in one of two places: a CPU's array (cpu_cache.h) or its slab
+// (slab_layer.h). A get tries this CPU's array, the slabs, a new slab, the arrays of the other CPUs; a put the array,
+// half of which goes to the slabs when it is full. Constructors run for an object that somebody wants now and for none
+// ahead of that (but the reservation), so a failure has one receiver.
 //
-// Objects move between arrays and slabs under slabs_guard only. So who holds it and has looked in the slabs and in every
-// array has seen all there is, which is what makes the limit and the reservation exact: a get fails at the limit only if
-// `limit` objects are out, and never while fewer than `reservation` are.
+// Objects move between arrays and slabs under slabs_guard only. So who holds it and has looked in the slabs and in
+// every array has seen all there is, which is what makes the limit and the reservation exact: a get fails at the limit
+// only if `limit` objects are out, and never while fewer than `reservation` are.
 //
 // Laws (audit), besides those of the slabs (slab_layer.cc):
 //
@@ -32,8 +32,8 @@
 
 namespace larder {
 
-raw_cache::state::state(std::string_view chosen_name, const options& options_chosen,
-                        const cache::slab_geometry& layout, memory_budget& charged, budget_charge own)
+raw_cache::state::state(std::string_view chosen_name, const options& options_chosen, const cache::slab_geometry& layout,
+                        memory_budget& charged, budget_charge own)
     : name(chosen_name),
       chosen(options_chosen),
       budget(charged),
@@ -254,7 +254,7 @@ void raw_cache::state::put_below_array(void* object) {
   const base::lock locked(slabs_guard);
   const std::size_t count = cpus.flush(batch);
   for (std::size_t i = 0; i < count; ++i) slabs.put(batch[i]);
-  if (count > 0 && cpus.push(object)) return;
+  if (cpus.make_array() && cpus.push(object)) return;
   slabs.put(object);
   ++puts_below;
 }

@@ -88,8 +88,8 @@ struct raw_cache::state {
   // Gives waiting getters what there is. Called after anything that may have made an object or room for one available.
   void serve_queue();
   bool somebody_waits() const {
-    // Relaxed: every path that looks here has first gone through a lock under which the getter looked for an object after
-    // it had counted itself, so either it found the object, or the count is seen (see wait).
+    // Relaxed: whoever looks here has first gone through a lock under which the getter looked, after it had counted
+    // itself; so either it found the object, or its count is seen (cache_wait.cc).
     return waiting.load(base::memory_order_relaxed) != 0;
   }
 

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Waiting for an object. Getters queue in the order of their coming. The first of them looks for whatever comes first: an
-// object that somebody puts back, room under the limit, or the memory of a new slab, for which it alone stands in the
-// budget's queue (one slab serves several getters, so one ticket for each would ask for too much). The others only wait
-// to be handed an object or to become first. Whoever leaves wakes the one who is first then.
+// Waiting for an object. Getters queue in the order of their coming. The first of them looks for whatever comes first:
+// an object that somebody puts back, room under the limit, or the memory of a new slab, for which it alone stands in
+// the budget's queue (one slab serves several getters, so one ticket for each would ask for too much). The others only
+// wait to be handed an object or to become first. Whoever leaves wakes the one who is first then.
 //
 // A putter hands what there is to the oldest getters (serve_queue), so nobody who comes later takes it first.
 //
 // No object is missed. A getter counts itself in `waiting`, then looks in the slabs and in each array under its lock; a
-// putter adds its object under one of these locks, then looks at `waiting`. Whichever took that lock second sees what the
-// other did. Then the getter parks; a hand-over or wake-up before that leaves a token in its parker.
+// putter adds its object under one of these locks, then looks at `waiting`. Whichever took that lock second sees what
+// the other did. (An array is made under slabs_guard, so a getter that found none there comes before its first push.)
+// Then the getter parks; a hand-over or wake-up before that leaves a token in its parker.
 #include <optional>
 #include <utility>
 

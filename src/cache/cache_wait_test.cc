@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <gtest/gtest.h>
-
 #include <cerrno>
 #include <chrono>
 #include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include <larder/raw_cache.h>
 
@@ -91,6 +91,64 @@ TEST_F(CacheWaitTest, PutsServeGettersInTheOrderOfTheirComing) {
   cache.put(second);
   EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4, 5}));
   cache.audit();
+}
+
+TEST_F(CacheWaitTest, WhatIsPutBelongsToTheOldestGetterAtOnce) {
+  raw_cache::options chosen = census.options_for(64, budget);
+  chosen.limit = 1;
+  raw_cache cache("one", chosen);
+  void* only = cache.try_get();
+  base::atomic<bool> may_put{false};
+  std::thread waiter([&] {
+    void* object = *cache.get();
+    while (!may_put) std::this_thread::yield();
+    cache.put(object);
+  });
+  until_waiting(cache, 1);
+  cache.put(only);
+  EXPECT_EQ(cache.try_get(), nullptr);
+  EXPECT_EQ(cache.stats().waiting, 0U);
+  may_put = true;
+  waiter.join();
+}
+
+// A getter that waits for memory gets it, and while it constructs its object another is handed to it.
+TEST_F(CacheWaitTest, AnObjectHandedToAGetterThatHasOneGoesBack) {
+  struct gate {
+    base::atomic<bool> closed{false};
+    base::atomic<bool> reached{false};
+  } door;
+  memory_budget own("own", {.limit = 256_KiB}, &budget);
+  raw_cache::options chosen;
+  chosen.size = 100'000;
+  chosen.budget = &own;
+  chosen.context = &door;
+  chosen.construct = [](void*, void* context) -> result<void> {
+    auto& at = *static_cast<gate*>(context);
+    at.reached = true;
+    while (at.closed) std::this_thread::yield();
+    return {};
+  };
+  raw_cache cache("both", chosen);
+  void* first = cache.try_get();
+  const bytes rest = own.limit() - own.used();
+  ASSERT_TRUE(own.try_charge(rest));
+  door.closed = true;
+  door.reached = false;
+  void* received = nullptr;
+  std::thread waiter([&] { received = *cache.get(); });
+  while (own.waits() == 0) std::this_thread::sleep_for(100us);
+  own.release(rest);
+  while (!door.reached) std::this_thread::sleep_for(100us);
+  cache.put(first);
+  door.closed = false;
+  waiter.join();
+  EXPECT_NE(received, first);
+  EXPECT_EQ(cache.stats().objects_out, 1U);
+  cache.audit();
+  EXPECT_EQ(cache.try_get(), first);
+  cache.put(first);
+  cache.put(received);
 }
 
 TEST_F(CacheWaitTest, GetWaitsForMemoryThatSomebodyReleases) {

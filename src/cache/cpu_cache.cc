@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The sharded CPU layer. Each CPU that can ever appear has an array (KF-13) with a lock of one word, which is nearly
-// always free: only a thread that was preempted or migrated inside a section, or a collector from elsewhere, holds it when
-// another comes. So users only try it, and go to the slabs where it is taken; who must have it spins briefly, then sleeps
-// a little, which also lets a holder of lower priority run. A pop or push costs one atomic exchange.
+// always free: only a thread that was preempted or migrated inside a section, or a collector from elsewhere, holds it
+// when another comes. So users only try it, and go to the slabs where it is taken; who must have it spins briefly, then
+// sleeps a little, which also lets a holder of lower priority run. A pop or push costs one atomic exchange.
 #include "cache/cpu_cache.h"
 
 #include <algorithm>
@@ -16,7 +16,8 @@
 namespace larder::cache {
 namespace {
 
-// Objects in an array: enough that the slabs' lock is taken once in 62 operations, and the array with its head is 1 KiB.
+// Objects in an array: enough that the slabs' lock is taken once in 62 operations, and the array with its head is 1
+// KiB.
 constexpr std::size_t capacity_max = 124;
 // Memory in an array: what a CPU's second-level cache might still hold. Larger objects cost more to use than to fetch
 // from their slab, and few of them would hoard much: four of 16 KiB, one of 64 KiB, none above.
@@ -53,22 +54,16 @@ cpu_cache::~cpu_cache() {
   }
 }
 
-cpu_cache::shard* cpu_cache::make_current_shard() {
-  if (capacity_ == 0) return nullptr;
-  const int cpu = current_cpu();
-  base::atomic<char*>& slot = pages_[page_of(cpu)];
-  char* page = slot.load(base::memory_order_acquire);
-  if (page == nullptr) {
-    const result<void*> mapped = map_span(budget_, page_shape);
-    if (!mapped) return nullptr;
-    // Zeroed memory is a page of unlocked empty arrays. Release for shard_of's acquire; acquire for another's page.
-    if (slot.compare_exchange_strong(page, static_cast<char*>(*mapped), base::memory_order_acq_rel)) {
-      page = static_cast<char*>(*mapped);
-    } else {
-      unmap_span(budget_, page_shape, *mapped);
-    }
-  }
-  return shard_in(page, cpu);
+bool cpu_cache::make_array() {
+  if (capacity_ == 0) return false;
+  base::atomic<char*>& page = pages_[page_of(current_cpu())];
+  // Relaxed: pages are stored under the caller's mutex only.
+  if (page.load(base::memory_order_relaxed) != nullptr) return true;
+  const result<void*> mapped = map_span(budget_, page_shape);
+  if (!mapped) return false;
+  // Zeroed memory is a page of unlocked empty arrays.
+  page.store(static_cast<char*>(*mapped), base::memory_order_release);  // partner: shard_of
+  return true;
 }
 
 void cpu_cache::shard::lock() {
@@ -90,7 +85,7 @@ std::size_t cpu_cache::pop_many(void** objects, std::size_t count) {
 }
 
 std::size_t cpu_cache::push_many(void* const* objects, std::size_t count) {
-  shard* mine = make_current_shard();
+  shard* mine = current_shard();
   if (mine == nullptr || !mine->try_lock()) return 0;
   const std::size_t moved = std::min(count, capacity_ - mine->count);
   for (std::size_t i = 0; i < moved; ++i) mine->objects()[mine->count++] = objects[i];

@@ -14,18 +14,17 @@
 
 namespace larder::cache {
 
-// A cache's CPU layer: an array of pointers to free built objects for each CPU, in the sharded form (cpu_cache.cc). What
-// is above relies on this interface alone, which restartable sequences can fill as well:
+// A cache's CPU layer: an array of pointers to free built objects for each CPU, in the sharded form (cpu_cache.cc).
+// What is above relies on this interface alone, which restartable sequences can fill as well:
 //
 //  - pop and push may always refuse, for any reason; then the caller goes to the layer below.
-//  - `collect_from` gets all that is in an array: an object whose push has not returned is in its pusher's hands still,
-//    and what a caller did before a collect_from that did not find it is seen by whoever pushed it, after the push.
-//  - What flush, refill and collect_from move is for a moment in no layer: they are called under the mutex of the layer
-//    below, so that nobody misses it who looks there.
+//  - `collect_from` gets all that is in an array. If it does not find an object, then what its caller did before is
+//    seen by whoever pushes that object, after the push.
+//  - What flush, refill and collect_from move is for a moment in no layer: they and make_array are called under the
+//    mutex of the layer below, so that nobody who looks there misses an object or an array.
 class cpu_cache {
  public:
-  // Each array holds `capacity` objects; 0 turns the layer off. Arrays are made when a CPU first needs one, and charged
-  // to the budget; where that fails, push refuses.
+  // Each array holds `capacity` objects; 0 turns the layer off.
   cpu_cache(memory_budget& budget, std::size_t capacity);
   // The arrays are empty.
   ~cpu_cache();
@@ -37,6 +36,9 @@ class cpu_cache {
   // How many objects move between an array and the layer below at a time.
   static constexpr std::size_t batch_max = 62;
   std::size_t batch() const { return (capacity_ + 1) / 2; }
+
+  // Gives this CPU its array if it has none yet, charged to the budget. False where that fails, or the layer is off.
+  bool make_array();
 
   // This CPU's array, for users: the last object pushed, or null; and false where it is full.
   void* pop() {
@@ -52,7 +54,6 @@ class cpu_cache {
   }
   bool push(void* object) {
     shard* mine = current_shard();
-    if (mine == nullptr) [[unlikely]] mine = make_current_shard();
     if (mine == nullptr || !mine->try_lock()) return false;
     const bool room = mine->count < capacity_;
     if (room) {
@@ -110,7 +111,7 @@ class cpu_cache {
   }
   // Null if that CPU's array was not made yet.
   shard* shard_of(int cpu) const {
-    char* page = pages_[page_of(cpu)].load(base::memory_order_acquire);  // partner: make_current_shard
+    char* page = pages_[page_of(cpu)].load(base::memory_order_acquire);  // partner: make_array
     return page == nullptr ? nullptr : shard_in(page, cpu);
   }
   int current_cpu() const {
@@ -118,7 +119,6 @@ class cpu_cache {
     return cpu < cpus_ ? cpu : 0;
   }
   shard* current_shard() const { return capacity_ == 0 ? nullptr : shard_of(current_cpu()); }
-  shard* make_current_shard();
 
   memory_budget& budget_;
   const std::size_t capacity_;

@@ -3,12 +3,12 @@
 
 #include <sched.h>
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "os/fault.h"
 
@@ -30,13 +30,6 @@ class CpuCacheTest : public testing::Test {
     CPU_SET(static_cast<std::size_t>(cpu), &only);
     ASSERT_EQ(::sched_setaffinity(0, sizeof only, &only), 0);
   }
-  static void drain(cpu_cache& cpus) {
-    void* batch[cpu_cache::batch_max];
-    for (int cpu = 0; cpu < cpus.cpus(); ++cpu) {
-      while (cpus.collect_from(cpu, batch, std::size(batch)) > 0) {
-      }
-    }
-  }
 
   memory_budget budget{"test"};
   int objects[300] = {};
@@ -46,6 +39,8 @@ class CpuCacheTest : public testing::Test {
 TEST_F(CpuCacheTest, PopsWhatWasPushedLast) {
   cpu_cache cpus(budget, 10);
   EXPECT_EQ(cpus.pop(), nullptr);
+  EXPECT_FALSE(cpus.push(&objects[0]));  // no array yet
+  EXPECT_TRUE(cpus.make_array());
   EXPECT_TRUE(cpus.push(&objects[0]));
   EXPECT_TRUE(cpus.push(&objects[1]));
   EXPECT_EQ(cpus.pop(), &objects[1]);
@@ -56,6 +51,7 @@ TEST_F(CpuCacheTest, PopsWhatWasPushedLast) {
 TEST_F(CpuCacheTest, HoldsItsCapacityExactly) {
   for (std::size_t capacity = 0; capacity <= 124; ++capacity) {
     cpu_cache cpus(budget, capacity);
+    EXPECT_EQ(cpus.make_array(), capacity > 0);
     std::size_t pushed = 0;
     while (cpus.push(&objects[pushed])) ++pushed;
     EXPECT_EQ(pushed, capacity);
@@ -67,6 +63,7 @@ TEST_F(CpuCacheTest, HoldsItsCapacityExactly) {
 
 TEST_F(CpuCacheTest, FlushTakesTheOlderHalf) {
   cpu_cache cpus(budget, 5);
+  ASSERT_TRUE(cpus.make_array());
   for (int i = 0; i < 5; ++i) ASSERT_TRUE(cpus.push(&objects[i]));
   void* batch[cpu_cache::batch_max];
   ASSERT_EQ(cpus.flush(batch), 3U);
@@ -81,7 +78,8 @@ TEST_F(CpuCacheTest, RefillAndManyMoveWhatFits) {
   cpu_cache cpus(budget, 5);
   void* some[10];
   for (int i = 0; i < 10; ++i) some[i] = &objects[i];
-  EXPECT_EQ(cpus.refill(some, 3), 0U);  // no array yet: refill makes none
+  EXPECT_EQ(cpus.refill(some, 3), 0U);  // no array yet
+  ASSERT_TRUE(cpus.make_array());
   EXPECT_EQ(cpus.push_many(some, 3), 3U);
   EXPECT_EQ(cpus.refill(some + 3, 7), 2U);
   EXPECT_EQ(cpus.push_many(some, 1), 0U);
@@ -103,6 +101,7 @@ TEST_F(CpuCacheTest, CollectsFromEveryCpu) {
   int next = 0;
   for (const int cpu : usable) {
     stay_on(cpu);
+    ASSERT_TRUE(cpus.make_array());
     ASSERT_TRUE(cpus.push(&objects[next++]));
   }
   EXPECT_EQ(cpus.sum().cached, usable.size());
@@ -117,30 +116,32 @@ TEST_F(CpuCacheTest, CollectsFromEveryCpu) {
   for (std::size_t i = 0; i < found.size(); ++i) EXPECT_EQ(found[i], &objects[i]);
 }
 
-TEST_F(CpuCacheTest, ArraysAreChargedWhenFirstNeeded) {
+TEST_F(CpuCacheTest, ArraysAreChargedWhenTheyAreMade) {
   {
     cpu_cache cpus(budget, 124);
     EXPECT_EQ(cpus.pop(), nullptr);
     EXPECT_EQ(budget.used(), bytes{});
-    EXPECT_TRUE(cpus.push(&objects[0]));
+    EXPECT_TRUE(cpus.make_array());
+    EXPECT_TRUE(cpus.make_array());
     EXPECT_EQ(budget.used(), 4_KiB);
     EXPECT_EQ(cpus.sum().charged, 4_KiB);
-    drain(cpus);
   }
   EXPECT_EQ(budget.used(), bytes{});
 }
 
 // KF-48
-TEST_F(CpuCacheTest, WithoutMemoryForAnArrayPushRefuses) {
+TEST_F(CpuCacheTest, WithoutMemoryThereIsNoArray) {
   memory_budget full("full", {.limit = 4_KiB}, &budget);
   cpu_cache cpus(full, 10);
   ASSERT_TRUE(full.try_charge(1_KiB));
-  EXPECT_FALSE(cpus.push(&objects[0]));
+  EXPECT_FALSE(cpus.make_array());
   full.release(1_KiB);
   os::fault::arm(os::call::map, 1, ENOMEM);
-  EXPECT_FALSE(cpus.push(&objects[0]));
+  EXPECT_FALSE(cpus.make_array());
   os::fault::disarm();
   EXPECT_EQ(full.used(), bytes{});
+  EXPECT_FALSE(cpus.push(&objects[0]));
+  EXPECT_TRUE(cpus.make_array());
   EXPECT_TRUE(cpus.push(&objects[0]));
 }
 
@@ -157,6 +158,7 @@ TEST_F(CpuCacheTest, EachObjectIsPoppedOnceByManyThreadsAndACollector) {
   std::vector<base::atomic<int>> owners(count);
   std::vector<std::thread> threads;
   ::sched_setaffinity(0, sizeof before, &before);
+  ASSERT_TRUE(cpus.make_array());  // four CPUs share a page of arrays
   for (std::size_t thread = 0; thread < 4; ++thread) {
     threads.emplace_back([&, thread] {
       std::vector<std::size_t> held;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larder/object_cache.h>
-
-#include <gtest/gtest.h>
-
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include <gtest/gtest.h>
+
+#include <larder/object_cache.h>
 
 namespace larder {
 namespace {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <cstdint>
 #include <cstring>
 #include <mutex>
 #include <set>
 #include <stdexcept>
+
+#include <gtest/gtest.h>
 
 #include <larder/raw_cache.h>
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larder/raw_cache.h>
-
 #include <new>
 #include <utility>
+
+#include <larder/raw_cache.h>
 
 #include "cache/cache_state.h"
 
@@ -35,19 +35,23 @@ result<std::unique_ptr<raw_cache>> raw_cache::create(std::string_view name, cons
 raw_cache::~raw_cache() = default;
 
 result<void*> raw_cache::get(time_point deadline) {
-  if (void* object = state_->cpus.pop()) [[likely]] return state_->hand_out(object);
+  if (void* object = state_->cpus.pop()) [[likely]]
+    return state_->hand_out(object);
   return state_->get_below_array(deadline);
 }
 
 void* raw_cache::try_get() {
-  if (void* object = state_->cpus.pop()) [[likely]] return state_->hand_out(object);
+  if (void* object = state_->cpus.pop()) [[likely]]
+    return state_->hand_out(object);
   return state_->try_get_below_array();
 }
 
 void raw_cache::put(void* object) {
   state_->take_back(object);
-  if (!state_->cpus.push(object)) [[unlikely]] state_->put_below_array(object);
-  if (state_->somebody_waits()) [[unlikely]] state_->serve_queue();
+  if (!state_->cpus.push(object)) [[unlikely]]
+    state_->put_below_array(object);
+  if (state_->somebody_waits()) [[unlikely]]
+    state_->serve_queue();
 }
 
 std::size_t raw_cache::get_many(void** objects, std::size_t count) {
@@ -71,7 +75,8 @@ void raw_cache::put_many(void* const* objects, std::size_t count) {
     done += state_->cpus.push_many(objects + done, count - done);
     if (done < count) state_->put_below_array(objects[done++]);
   }
-  if (state_->somebody_waits()) [[unlikely]] state_->serve_queue();
+  if (state_->somebody_waits()) [[unlikely]]
+    state_->serve_queue();
 }
 
 bytes raw_cache::trim(bytes wanted) { return state_->trim(wanted, true); }

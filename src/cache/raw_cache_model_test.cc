@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Seeded random sequences of operations on a cache beside a model of it (the set of objects that are out), with the audit
-// after each step (KF-12), over slabs of 1, 2 and many objects, with and without reservation, limit, a small budget and
-// failing constructors. What a sequence proves besides: exact pairs of constructor and destructor calls (KF-1), use after
-// trim (KF-2), the limit and the reservation to the object (KF-9, KF-10, KF-20), and the budget's return to zero.
-#include <gtest/gtest.h>
-
+// Seeded random sequences of operations on a cache beside a model of it (the set of objects that are out), with the
+// audit after each step (KF-12), over slabs of 1, 2 and many objects, with and without reservation, limit, a small
+// budget and failing constructors. What a sequence proves besides: exact pairs of constructor and destructor calls
+// (KF-1), use after trim (KF-2), the limit and the reservation to the object (KF-9, KF-10, KF-20), and the budget's
+// return to zero.
 #include <algorithm>
 #include <random>
 #include <tuple>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include <larder/raw_cache.h>
 

@@ -1,8 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larder/raw_cache.h>
-
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -12,6 +8,9 @@
 #include <string>
 #include <vector>
 
+#include <gtest/gtest.h>
+
+#include <larder/raw_cache.h>
 #include <larder/stats.h>
 
 #include "cache/object_census_test.h"

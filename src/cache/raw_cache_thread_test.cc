@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <condition_variable>
 #include <deque>
@@ -8,6 +6,8 @@
 #include <random>
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include <larder/object_cache.h>
 #include <larder/raw_cache.h>
@@ -95,8 +95,11 @@ TEST_F(RawCacheThreadTest, NoObjectIsEverWithTwoUsers) {
     bytes memory;
   };
   const variant variants[] = {
-      {64, 0, raw_cache::no_limit, unlimited}, {64, 10, 150, unlimited},        {3000, 5, raw_cache::no_limit, 200_KiB},
-      {20'000, 3, 12, unlimited},              {100'000, 1, 6, 600'000_B},
+      {64, 0, raw_cache::no_limit, unlimited},
+      {64, 10, 150, unlimited},
+      {3000, 5, raw_cache::no_limit, 200_KiB},
+      {20'000, 3, 12, unlimited},
+      {100'000, 1, 6, 600'000_B},
   };
   for (const variant& each : variants) {
     SCOPED_TRACE(testing::Message() << "size " << each.size);

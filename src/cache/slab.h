@@ -15,8 +15,8 @@ namespace larder::cache {
 
 class slab_layer;
 
-// How objects lie in a slab. The slab is aligned to a power of two that is at least its length, so the slab of an object
-// is a mask away, whatever the object's size (KF-8):
+// How objects lie in a slab. The slab is aligned to a power of two that is at least its length, so the slab of an
+// object is a mask away, whatever the object's size (KF-8):
 //
 //   | header, bitmaps |pad| object 0 | object 1 | … | object capacity − 1 | rest |
 //   ^ slab                ^ first_offset                                         ^ shape.length
@@ -24,8 +24,8 @@ struct slab_geometry {
   static constexpr std::size_t size_max = std::size_t{1} << 30;
   static constexpr std::size_t alignment_max = page_size;
 
-  std::size_t object_size = 0;   // as asked for
-  std::size_t stride = 0;        // from one object to the next
+  std::size_t object_size = 0;  // as asked for
+  std::size_t stride = 0;       // from one object to the next
   std::size_t first_offset = 0;
   std::size_t capacity = 0;
   std::size_t bitmap_words = 0;  // of each bitmap

@@ -2,8 +2,8 @@
 //
 // Slabs in groups by the number of free objects; a word of bits finds the fullest group with room in one instruction.
 // Objects are taken from the fullest slab, so that the others can become empty: the fewer slabs are in use, the less
-// memory is held and the fewer constructors run. Up to 64 objects a slab, each number of free objects is its own group and
-// the order is exact; above, a group spans a 64th of the slab, and slabs that differ by less count as equally full.
+// memory is held and the fewer constructors run. Up to 64 objects a slab, each number of free objects is its own group
+// and the order is exact; above, a group spans a 64th of the slab, and slabs that differ by less count as equally full.
 //
 // Laws, where the sums are over all slabs s of the layer (audit):
 //
@@ -77,32 +77,30 @@ void slab_layer::regroup(slab& changed, std::size_t free_before, std::size_t spa
 slab_layer::taken slab_layer::take() {
   slab* fullest = fullest_with_room();
   if (fullest == nullptr) return {nullptr, false, built_ >= limit_};
-  if (fullest->spare_count() == 0 && built_ < limit_) {
+  if (fullest->spare_count() > 0) return {take_spare_of(*fullest), true, false};
+  if (built_ < limit_) {
     const std::size_t free_before = fullest->free_count();
     void* object = fullest->take_unbuilt();
     ++built_;
     regroup(*fullest, free_before, 0);
     return {object, false, false};
   }
-  if (fullest->spare_count() == 0) fullest = with_spare_.front();
-  if (fullest == nullptr) return {nullptr, false, true};
-  const std::size_t free_before = fullest->free_count();
-  const std::size_t spare_before = fullest->spare_count();
-  void* object = fullest->take_spare();
-  --spare_;
-  regroup(*fullest, free_before, spare_before);
-  return {object, true, false};
+  if (with_spare_.empty()) return {nullptr, false, true};
+  return {take_spare_of(*with_spare_.front()), true, false};
 }
 
 void* slab_layer::take_spare() {
-  slab* from = fullest_with_room();
-  if (from == nullptr || from->spare_count() == 0) from = with_spare_.front();
-  if (from == nullptr) return nullptr;
-  const std::size_t free_before = from->free_count();
-  const std::size_t spare_before = from->spare_count();
-  void* object = from->take_spare();
+  if (with_spare_.empty()) return nullptr;
+  slab* fullest = fullest_with_room();
+  return take_spare_of(fullest->spare_count() > 0 ? *fullest : *with_spare_.front());
+}
+
+void* slab_layer::take_spare_of(slab& from) {
+  const std::size_t free_before = from.free_count();
+  const std::size_t spare_before = from.spare_count();
+  void* object = from.take_spare();
   --spare_;
-  regroup(*from, free_before, spare_before);
+  regroup(from, free_before, spare_before);
   return object;
 }
 
@@ -125,8 +123,8 @@ std::size_t slab_layer::take_batch(void** objects, std::size_t count) {
 slab& slab_layer::slab_of(const void* object, const char* doing) const {
   const auto address = reinterpret_cast<std::uintptr_t>(object);
   // First the bounds, so that the mark is read only where slabs are.
-  const bool within = address >= lowest_.load(base::memory_order_relaxed) &&
-                      address < highest_.load(base::memory_order_relaxed);
+  const bool within =
+      address >= lowest_.load(base::memory_order_relaxed) && address < highest_.load(base::memory_order_relaxed);
   auto* found = reinterpret_cast<slab*>(address & ~(geometry_.shape.alignment - 1));
   LARDER_CHECK(within && found->is_of(*this), "cache \"%s\": %s of %p, which is no object of this cache",
                cache_name_.c_str(), doing, object);

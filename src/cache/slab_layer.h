@@ -67,6 +67,7 @@ class slab_layer {
 
   std::size_t group_number(std::size_t free_count) const { return (free_count - 1) / group_width_; }
   slab* fullest_with_room() const;
+  void* take_spare_of(slab& from);
   void link(slab& of, std::size_t free_count);
   void unlink(slab& of, std::size_t free_count);
   // After a change of the slab's counts: moves it to the group where it belongs now.
@@ -92,8 +93,8 @@ class slab_layer {
   std::size_t built_ = 0;
   std::size_t spare_ = 0;
 
-  // Every slab lies within. Atomic because slab_of reads it without the lock; relaxed because the object that its caller
-  // holds came to it after its slab was inserted.
+  // Every slab lies within. Atomic because slab_of reads it without the lock; relaxed because the object that its
+  // caller holds came to it after its slab was inserted.
   base::atomic<std::uintptr_t> lowest_{UINTPTR_MAX};
   base::atomic<std::uintptr_t> highest_{0};
 };

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cache/slab_layer.h"
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <map>
 #include <memory>
 #include <random>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "os/memory.h"
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cache/slab.h"
 
-#include <gtest/gtest.h>
-
 #include <bit>
 #include <cerrno>
 #include <set>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "cache/slab_layer.h"
 #include "os/memory.h"
@@ -74,7 +74,8 @@ TEST(SlabGeometryTest, RefusesWhatMakesNoSense) {
 
 class SlabTest : public testing::TestWithParam<std::size_t> {
  protected:
-  SlabTest() : memory(*os::map(layout.shape.length, layout.shape.alignment)), made(*slab::make(memory, layout, layer)) {}
+  SlabTest()
+      : memory(*os::map(layout.shape.length, layout.shape.alignment)), made(*slab::make(memory, layout, layer)) {}
   ~SlabTest() override { os::unmap(memory, layout.shape.length); }
 
   const slab_geometry layout = slab_geometry::with_capacity(24, 8, {}, GetParam());

@@ -10,9 +10,9 @@ namespace larder::cache {
 // A span is a run of pages from the system: what a cache takes and gives back at a time, and the unit of charging. All
 // spans of one use have one shape.
 struct span_shape {
-  bytes length;                        // whole pages
-  std::size_t alignment = page_size;   // a power of two, at least a page
-  bytes charge;                        // at most `length`: what of it can become resident
+  bytes length;                       // whole pages
+  std::size_t alignment = page_size;  // a power of two, at least a page
+  bytes charge;                       // at most `length`: what of it can become resident
 };
 
 // Charges; reclaims if need be, but does not wait. For a cache's or table's creation, which must have its memory now.

@@ -51,6 +51,9 @@ namespace {
 
 constexpr std::size_t smallest_stack = 16U << 10;
 constexpr std::size_t classes = 7;  // 16 KiB, 32 KiB … 1 MiB
+// Others may take what was reclaimed before it is used: a few times, no more, because a stack that the system refuses
+// comes back as reclaimed memory each time.
+constexpr int reclaim_attempts = 4;
 
 }  // namespace
 
@@ -77,8 +80,13 @@ void* coroutine::prepare(options chosen, std::size_t closure_size, std::size_t c
   }
   coro::stack_cache<state>& cache = cache_of<state>(chosen.stack_size);
   state_ = cache.try_get();
-  // A deadline that has passed: what can be reclaimed is, but nobody waits for more. A reclaimer may not do even that.
-  if (state_ == nullptr && !os::parker::current().reclaiming) state_ = cache.get(time_point{});
+  if (state_ == nullptr && !os::parker::current().reclaiming) {
+    const bytes slab = cache.cache().stats().slab_bytes;
+    for (int attempt = 0; attempt < reclaim_attempts && state_ == nullptr; ++attempt) {
+      if (memory_budget::process().reclaim(slab) == bytes{0}) break;
+      state_ = cache.try_get();
+    }
+  }
   if (state_ == nullptr) throw std::bad_alloc();
   state_->home = &cache;
   state_->name = chosen.name;
@@ -154,7 +162,8 @@ void coroutine::yield() {
   auto* self = static_cast<state*>(coro::innermost_coroutine());
   LARDER_CHECK(self != nullptr, "coroutine::yield outside of a coroutine");
   self->suspend();
-  if (self->cancelling) throw cancelled();
+  // A destructor that yields while it unwinds the stack must not throw: there it goes on at once.
+  if (self->cancelling && std::uncaught_exceptions() == 0) throw cancelled();
 }
 
 }  // namespace larder

@@ -9,6 +9,8 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace larder {
@@ -143,6 +145,34 @@ TEST(CoroutineTest, ExceptionDuringCancellationGoesNowhere) {
     waiting.resume();
   }
   EXPECT_EQ(ended, std::vector<std::string>{"guard"});
+}
+
+TEST(CoroutineTest, YieldInADestructorGoesOnDuringCancellation) {
+  std::string steps;
+  {
+    coroutine waiting([&] {
+      struct says_goodbye {
+        std::string* steps;
+        ~says_goodbye() {
+          *steps += "a";
+          coroutine::yield();
+          *steps += "b";
+        }
+      };
+      const says_goodbye guard{&steps};
+      coroutine::yield();
+      steps += "never";
+    });
+    waiting.resume();
+  }
+  EXPECT_EQ(steps, "ab");
+}
+
+TEST(CoroutineTest, IsNeitherCopiedNorMadeFromWhatCannotBeCalled) {
+  static_assert(!std::is_constructible_v<coroutine, coroutine&>);
+  static_assert(!std::is_constructible_v<coroutine, const coroutine&>);
+  static_assert(!std::is_constructible_v<coroutine, int>);
+  static_assert(std::is_nothrow_move_constructible_v<coroutine>);
 }
 
 TEST(CoroutineTest, CancelledWhileItsOwnerUnwinds) {

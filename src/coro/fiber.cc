@@ -91,7 +91,9 @@ void fiber::abandon() {
   end_use();
 }
 
-void fiber::resume() {
+// Never inlined, not even at link time: __cxa_get_globals is declared constant, so that two resumes in one function, with a
+// move to another thread between them, might share its answer.
+[[gnu::noinline]] void fiber::resume() {
   LARDER_CHECK(!running_ && !finished(), "resume of a coroutine that %s", running_ ? "runs" : "has finished");
   running_ = true;
   auto* in_flight = reinterpret_cast<exceptions_in_flight*>(abi::__cxa_get_globals());

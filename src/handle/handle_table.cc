@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Entries in frames of a page, found through a directory of frames: two loads. A handle is generation · 2^k + index, where
-// k bits hold the limit; generations start at 1, so no handle is 0.
+// Entries in frames of a page, found through a directory of frames: two loads. A handle is generation · 2^k + index,
+// where k bits hold the limit; generations start at 1, so no handle is 0.
 //
 // An entry's tag says what it is: the handle by which it is used now, or the complement of the last one. The index bits
 // of a complement differ from the entry's own index, so a tag equals a handle that leads to its entry only if the entry
-// is used by just that handle. `find` reads tag, object, tag; if the tag is the handle both times, the object is its own.
+// is used by just that handle. `find` reads tag, object, tag; if the tag is the handle both times, the object is its
+// own.
 //
-// Changes are made under one mutex. Freed entries are reused first in, first out, and a new frame's entries join them at
-// once: that makes the time until a handle comes again the longest, at least 255 rounds over all free entries.
+// Changes are made under one mutex. Freed entries are reused first in, first out, and a new frame's entries join them
+// at once: that makes the time until a handle comes again the longest, at least 255 rounds over all free entries.
 //
 // Laws (audit):
 //
@@ -16,11 +17,11 @@
 //   size = used = inserts − erases
 //   an entry is on the free list ⇔ its tag is no handle of its index
 //   frames are there without a gap from 0 on, in the directory before their entries are on the free list (KF-24)
-#include <larder/handle_table.h>
-
 #include <algorithm>
 #include <bit>
 #include <new>
+
+#include <larder/handle_table.h>
 
 #include "base/atomic.h"
 #include "base/check.h"
@@ -91,13 +92,13 @@ struct raw_handle_table::state {
   const std::unique_ptr<base::atomic<entry*>[]> directory;
 
   mutable base::mutex guard{base::lock_rank::handle_table};
-  std::size_t frames = 0;                // guarded by guard, like all that follow
-  std::uint32_t first_free = no_entry;   // the free list, from the entry that was freed first
+  std::size_t frames = 0;               // guarded by guard, like all that follow
+  std::uint32_t first_free = no_entry;  // the free list, from the entry that was freed first
   std::uint32_t last_free = no_entry;
   std::uint64_t inserts = 0;
   std::uint64_t erases = 0;
   std::uint64_t insert_failures = 0;
-  base::atomic<std::size_t> used{0};     // written under guard, read without
+  base::atomic<std::size_t> used{0};  // written under guard, read without
 
   base::registration registered;
 };
@@ -109,7 +110,8 @@ raw_handle_table::state::state(std::string_view chosen_name, const options& chos
       index_mask((std::uint32_t{1} << index_bits) - 1),
       generation_max(~std::uint32_t{0} >> index_bits),
       budget(charged),
-      directory_charge(charge_or_throw(charged, bytes{frames_for(limit) * sizeof(entry*) + sizeof(state)})),
+      directory_charge(
+          charge_or_throw(charged, bytes{frames_for(limit) * sizeof(base::atomic<entry*>) + sizeof(state)})),
       directory(new base::atomic<entry*>[frames_for(limit)]()),
       registered([this, component = "handle_table/" + name](const base::stat_visitor& show) {
         const statistics now = figures();
@@ -204,9 +206,10 @@ handle raw_handle_table::insert(void* object) {
 
 void* raw_handle_table::find(handle which) const {
   const entry* found = state_->entry_of(which);
-  if (found == nullptr || found->tag.load(base::memory_order_acquire) != which.value) return nullptr;  // partner: insert
-  // Acquire: if this is the object of a later user, or the null of an erase, the tag of that time or a later one is seen
-  // below.
+  if (found == nullptr || found->tag.load(base::memory_order_acquire) != which.value)
+    return nullptr;  // partner: insert
+  // Acquire: if this is the object of a later user, or the null of an erase, the tag of that time or a later one is
+  // seen below.
   void* object = found->object.load(base::memory_order_acquire);
   return found->tag.load(base::memory_order_relaxed) == which.value ? object : nullptr;
 }
@@ -229,7 +232,7 @@ void* raw_handle_table::take(handle which) {
 void raw_handle_table::for_each(const std::function<void(handle, void*)>& see) const {
   for (std::uint32_t index = 0; index < state_->limit; ++index) {
     const entry* here = state_->entry_at(index);
-    if (here == nullptr) return;  // frames are there without a gap
+    if (here == nullptr) return;                                     // frames are there without a gap
     const handle which{here->tag.load(base::memory_order_acquire)};  // partner: insert
     if (!state_->is_used(index, which.value)) continue;
     if (void* object = find(which)) see(which, object);
@@ -266,8 +269,8 @@ void raw_handle_table::audit() const {
                entries);
   LARDER_CHECK(used == at.used.load() && at.inserts - at.erases == used,
                "handle table \"%s\": %zu entries counted, %llu inserted, %llu erased, but %zu used", title,
-               at.used.load(), static_cast<unsigned long long>(at.inserts),
-               static_cast<unsigned long long>(at.erases), used);
+               at.used.load(), static_cast<unsigned long long>(at.inserts), static_cast<unsigned long long>(at.erases),
+               used);
 }
 
 }  // namespace larder

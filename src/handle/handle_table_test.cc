@@ -1,8 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larder/handle_table.h>
-
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <map>
@@ -11,6 +7,9 @@
 #include <thread>
 #include <vector>
 
+#include <gtest/gtest.h>
+
+#include <larder/handle_table.h>
 #include <larder/stats.h>
 
 #include "base/atomic.h"
@@ -284,6 +283,34 @@ TEST_F(HandleTableTest, FindBesideInsertAndEraseGivesTheRightObjectOrNone) {
   stop = true;
   for (std::thread& reader : readers) reader.join();
   table.audit();
+}
+
+// The entry changes hands between the two looks of a find.
+TEST_F(HandleTableTest, FindNeverGivesTheObjectOfAnEntrysNextUser) {
+  handle_table<int> table("reused", {.limit = 1, .budget = &budget});
+  base::atomic<std::uint32_t> latest{0};
+  base::atomic<bool> stop{false};
+  // With one bit of index, an odd generation is an odd multiple of two; these are numbers[1].
+  const auto expected = [&](std::uint32_t value) { return &numbers[value >> 1 & 1]; };
+  std::thread reader([&] {
+    while (!stop) {
+      const std::uint32_t value = latest.load(base::memory_order_relaxed);
+      for (int tries = 0; tries < 20; ++tries) {
+        const int* seen = table.find(handle{value});
+        if (seen != nullptr) {
+          ASSERT_EQ(seen, expected(value));
+        }
+      }
+    }
+  });
+  for (std::uint32_t generation = 1; generation < 1'000'000; ++generation) {
+    const handle made = table.insert(expected(generation << 1));
+    ASSERT_EQ(made.value, generation << 1);
+    latest.store(made.value, base::memory_order_relaxed);
+    ASSERT_TRUE(table.erase(made));
+  }
+  stop = true;
+  reader.join();
 }
 
 TEST_F(HandleTableTest, OfManyErasersOfOneHandleOneWins) {

@@ -3,10 +3,10 @@
 
 #include <sched.h>
 
-#include <gtest/gtest.h>
-
 #include <cstddef>
 #include <thread>
+
+#include <gtest/gtest.h>
 
 namespace larder::os {
 namespace {

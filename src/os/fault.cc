@@ -11,7 +11,8 @@ base::atomic<bool> armed{false};
 
 namespace {
 
-// The plan; written before `armed` is set, read only while it is. Atomic, so that a test may change it while threads run.
+// The plan; written before `armed` is set, read only while it is. Atomic, so that a test may change it while threads
+// run.
 base::atomic<call> planned_call{call::any};
 base::atomic<std::uint64_t> planned_use{0};
 base::atomic<int> planned_error{0};

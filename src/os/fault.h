@@ -47,9 +47,7 @@ bool count_use(call which);
 
 // Each wrapper asks this first: true means that the call shall fail, and errno is set. One relaxed load when nothing is
 // armed. While threads run, a change of plan takes effect soon, not at a certain use.
-inline bool fires(call which) {
-  return armed.load(base::memory_order_relaxed) && count_use(which);
-}
+inline bool fires(call which) { return armed.load(base::memory_order_relaxed) && count_use(which); }
 
 }  // namespace fault
 }  // namespace larder::os

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "os/fault.h"
 
-#include <gtest/gtest.h>
-
 #include <atomic>
 #include <cerrno>
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace larder::os {
 namespace {

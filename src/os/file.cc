@@ -113,8 +113,7 @@ result<void> transfer_whole(std::span<const iovec> vectors, std::uint64_t offset
 result<void> read_at(int file, std::span<const iovec> into, std::uint64_t offset) {
   if (fault::fires(call::read)) return error_from(errno);
   return transfer_whole(
-      into, offset,
-      [file](const iovec* vectors, int count, off_t at) { return ::preadv(file, vectors, count, at); },
+      into, offset, [file](const iovec* vectors, int count, off_t at) { return ::preadv(file, vectors, count, at); },
       [](std::span<const iovec> rest, std::size_t within) -> result<void> {
         for (const iovec& vector : rest) {
           std::memset(static_cast<char*>(vector.iov_base) + within, 0, vector.iov_len - within);
@@ -127,8 +126,7 @@ result<void> read_at(int file, std::span<const iovec> into, std::uint64_t offset
 result<void> write_at(int file, std::span<const iovec> from, std::uint64_t offset) {
   if (fault::fires(call::write)) return error_from(errno);
   return transfer_whole(
-      from, offset,
-      [file](const iovec* vectors, int count, off_t at) { return ::pwritev(file, vectors, count, at); },
+      from, offset, [file](const iovec* vectors, int count, off_t at) { return ::pwritev(file, vectors, count, at); },
       [](std::span<const iovec>, std::size_t) -> result<void> { return error_from(EIO); });
 }
 
@@ -140,7 +138,8 @@ result<void> sync_data(int file) {
 
 result<void> zero_range(int file, std::uint64_t offset, std::uint64_t length, bool keep_blocks) {
   if (fault::fires(call::allocate)) return error_from(errno);
-  const int mode = keep_blocks ? FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE : FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  const int mode =
+      keep_blocks ? FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE : FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
   int outcome = 0;
   do {
     outcome = ::fallocate(file, mode, static_cast<off_t>(offset), static_cast<off_t>(length));

@@ -7,8 +7,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <gtest/gtest.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -19,6 +17,8 @@
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "os/fault.h"
 #include "tests/support/model_random.h"
@@ -67,9 +67,7 @@ TEST(DescriptorTest, OwnsMovesAndCloses) {
   EXPECT_EQ(moved.number(), pair[1]);
   EXPECT_EQ(moved.release(), pair[1]);
   EXPECT_FALSE(moved);
-  {
-    const descriptor last(pair[1]);
-  }
+  { const descriptor last(pair[1]); }
   EXPECT_EQ(flags_of(pair[1]), -1);
 }
 

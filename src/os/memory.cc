@@ -23,8 +23,8 @@ result<void*> map(bytes length, std::size_t alignment) {
   if (fault::fires(call::map)) return error_from(errno);
   // An aligned run is cut out of a longer one: both ends go back at once.
   const std::uint64_t slack = alignment - page_size;
-  void* start = ::mmap(nullptr, length.count + slack, PROT_READ | PROT_WRITE,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* start =
+      ::mmap(nullptr, length.count + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (start == MAP_FAILED) return error_from(errno);
   const auto first = reinterpret_cast<std::uintptr_t>(start);
   const std::uintptr_t aligned = round_up(first, alignment);
@@ -32,8 +32,8 @@ result<void*> map(bytes length, std::size_t alignment) {
   const std::uint64_t behind = slack - (aligned - first);
   if (behind != 0) ::munmap(reinterpret_cast<void*>(aligned + length.count), behind);
   void* address = reinterpret_cast<void*>(aligned);
-  // Small runs too: neighbours become one mapping, which then could hold a huge page. Only advice: a kernel without huge
-  // pages refuses it, and then there is nothing to turn off.
+  // Small runs too: neighbours become one mapping, which then could hold a huge page. Only advice: a kernel without
+  // huge pages refuses it, and then there is nothing to turn off.
   (void)::madvise(address, length.count, MADV_NOHUGEPAGE);
   return address;
 }

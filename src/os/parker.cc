@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A thread's parker is one futex word: 0 empty, 1 token, 2 asleep. unpark stores the token and wakes only a sleeper; park
-// takes it or sleeps. The words of threads that ended are handed to new threads and never unmapped (see parker.h).
+// A thread's parker is one futex word: 0 empty, 1 token, 2 asleep. unpark stores the token and wakes only a sleeper;
+// park takes it or sleeps. The words of threads that ended are handed to new threads and never unmapped (see parker.h).
 #include "os/parker.h"
 
 #include "base/atomic.h"

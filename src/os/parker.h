@@ -5,8 +5,8 @@
 
 namespace larder::os {
 
-// Whoever runs: a thread, or a coroutine that a runtime put in its place. What waits in this library waits here, so that
-// the same budget, cache or page parks a task without its worker and a thread without a runtime.
+// Whoever runs: a thread, or a coroutine that a runtime put in its place. What waits in this library waits here, so
+// that the same budget, cache or page parks a task without its worker and a thread without a runtime.
 //
 // A parker holds at most one token. `unpark` leaves it; `park` takes it, and sleeps until there is one. A token may be
 // left over from an earlier wait, so every caller looks again at what it waits for, in a loop.

@@ -4,14 +4,14 @@
 #include <pthread.h>
 #include <signal.h>
 
-#include <gtest/gtest.h>
-
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <set>
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "base/mutex.h"
 #include "os/clock.h"

@@ -169,14 +169,14 @@ unsigned ring::run(bool wait, time_point deadline) {
   if (wait) {
     __kernel_timespec until{};
     if (deadline != no_deadline) {
-      const auto left = std::max<std::int64_t>(
-          0, std::chrono::duration_cast<std::chrono::nanoseconds>(deadline - now()).count());
+      const auto left =
+          std::max<std::int64_t>(0, std::chrono::duration_cast<std::chrono::nanoseconds>(deadline - now()).count());
       until.tv_sec = left / 1'000'000'000;
       until.tv_nsec = left % 1'000'000'000;
     }
     io_uring_cqe* entry = nullptr;
-    outcome = ::io_uring_submit_and_wait_timeout(ring_.get(), &entry, 1, deadline == no_deadline ? nullptr : &until,
-                                                 nullptr);
+    outcome =
+        ::io_uring_submit_and_wait_timeout(ring_.get(), &entry, 1, deadline == no_deadline ? nullptr : &until, nullptr);
   } else {
     outcome = ::io_uring_submit_and_get_events(ring_.get());
   }

@@ -76,7 +76,7 @@ class ring {
   descriptor event_;
   std::unique_ptr<wake_operation> wake_;
   std::vector<injected_completion> injected_;  // failures that a test asked for, told at the next run; else empty
-  bool started_ = false;  // ring_ is set up
+  bool started_ = false;                       // ring_ is set up
 };
 
 }  // namespace larder::os

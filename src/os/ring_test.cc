@@ -5,8 +5,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <gtest/gtest.h>
-
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -19,6 +17,8 @@
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include "os/clock.h"
 #include "os/fault.h"
@@ -195,6 +195,24 @@ TEST_F(RingTest, RunWithoutWaitReturnsAtOnce) {
   noted_operation waiting;
   ring_->poll(near_.number(), POLLIN, waiting);
   EXPECT_EQ(ring_->run(false, no_deadline), 0U);
+}
+
+TEST_F(RingTest, LookSubmitsAndFinishesWithoutSleeping) {
+  noted_operation waiting;
+  ring_->poll(near_.number(), POLLIN, waiting);
+  for (int i = 0; i < 100; ++i) ring_->look();
+  EXPECT_EQ(waiting.completions, 0);
+  say('x');
+  const time_point patience = now() + 10s;
+  while (waiting.completions == 0 && now() < patience) ring_->look();
+  EXPECT_EQ(waiting.completions, 1);
+  char letter = 'x';
+  const iovec vector{&letter, 1};
+  noted_operation failing;
+  fault::arm(call::read, 1, EIO);
+  ring_->read(file_.number(), {&vector, 1}, 0, failing);
+  ring_->look();
+  EXPECT_EQ(failing.outcome, -EIO);
 }
 
 TEST_F(RingTest, WakeBeforeTheSleepEndsIt) {

@@ -35,8 +35,8 @@ void release_signals() {
 int await_signal(time_point deadline) {
   const sigset_t set = held_signals();
   for (;;) {
-    const auto left = std::max<std::int64_t>(
-        0, std::chrono::duration_cast<std::chrono::nanoseconds>(deadline - now()).count());
+    const auto left =
+        std::max<std::int64_t>(0, std::chrono::duration_cast<std::chrono::nanoseconds>(deadline - now()).count());
     const timespec patience{left / 1'000'000'000, left % 1'000'000'000};
     const int number = ::sigtimedwait(&set, nullptr, &patience);
     if (number > 0) return number;

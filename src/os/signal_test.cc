@@ -4,11 +4,11 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <gtest/gtest.h>
-
 #include <chrono>
 #include <cstdlib>
 #include <thread>
+
+#include <gtest/gtest.h>
 
 #include "os/clock.h"
 
@@ -38,6 +38,17 @@ int await_in_turn() {
 TEST(SignalDeathTest, HeldSignalsAreAwaitedInsteadOfKilling) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_EXIT(std::exit(await_in_turn()), testing::ExitedWithCode(0), "");
+}
+
+TEST(SignalDeathTest, ReleasedSignalsKillAgain) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        hold_signals();
+        ::kill(::getpid(), SIGTERM);
+        release_signals();
+      },
+      testing::KilledBySignal(SIGTERM), "");
 }
 
 }  // namespace

@@ -180,7 +180,8 @@ result<std::size_t> send_now(int socket, std::span<const iovec> from) {
 
 int wait_for_events(int socket, short events) {
   pollfd wanted{socket, events, 0};
-  (void)::poll(&wanted, 1, -1);
+  while (::poll(&wanted, 1, -1) < 0 && errno == EINTR) {
+  }
   return wanted.revents;
 }
 

@@ -17,8 +17,8 @@ namespace larder::os {
 
 // Stream sockets; all that these functions make are non-blocking and close-on-exec. errno's errors throughout.
 
-// A listening socket at a path. A socket file that nobody listens on is replaced; EADDRINUSE if somebody still does after
-// a second, EEXIST if the path is something else than a socket.
+// A listening socket at a path. A socket file that nobody listens on is replaced; EADDRINUSE if somebody still does
+// after a second, EEXIST if the path is something else than a socket.
 result<descriptor> listen_unix(const std::string& path);
 // Removes a socket file.
 void remove_socket_file(const std::string& path);

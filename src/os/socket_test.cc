@@ -9,16 +9,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <gtest/gtest.h>
-
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <thread>
 #include <utility>
+
+#include <gtest/gtest.h>
 
 #include "os/fault.h"
 
@@ -175,8 +177,9 @@ descriptor connect_tcp(int family, std::uint16_t port) {
   v6.sin6_port = htons(port);
   v6.sin6_addr = in6addr_loopback;
   const bool is_v4 = family == AF_INET;
-  const int outcome = ::connect(client.number(), is_v4 ? reinterpret_cast<sockaddr*>(&v4) : reinterpret_cast<sockaddr*>(&v6),
-                                is_v4 ? sizeof v4 : sizeof v6);
+  const int outcome =
+      ::connect(client.number(), is_v4 ? reinterpret_cast<sockaddr*>(&v4) : reinterpret_cast<sockaddr*>(&v6),
+                is_v4 ? sizeof v4 : sizeof v6);
   return outcome == 0 ? std::move(client) : descriptor();
 }
 
@@ -235,6 +238,22 @@ TEST_F(SocketTest, SendsWhatFitsThenEagainThenEpipeWithoutASignal) {
   EXPECT_EQ(last.error(), error_from(EAGAIN));
   pair->second.close();
   EXPECT_EQ(send_now(pair->first.number(), {&vector, 1}).error(), error_from(EPIPE));
+}
+
+TEST_F(SocketTest, WaitForEventsBlocksUntilThereIsOne) {
+  const auto pair = socket_pair();
+  ASSERT_TRUE(pair);
+  EXPECT_EQ(wait_for_events(pair->first.number(), POLLOUT), POLLOUT);
+  std::thread other([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    char letter = 'x';
+    const iovec vector{&letter, 1};
+    EXPECT_TRUE(send_now(pair->second.number(), {&vector, 1}));
+  });
+  EXPECT_EQ(wait_for_events(pair->first.number(), POLLIN), POLLIN);
+  other.join();
+  shut_down(pair->second.number());
+  EXPECT_NE(wait_for_events(pair->first.number(), POLLOUT) & POLLHUP, 0);
 }
 
 TEST_F(SocketTest, ShutDownWakesWhoPolls) {

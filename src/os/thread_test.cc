@@ -4,12 +4,12 @@
 #include <pthread.h>
 #include <signal.h>
 
-#include <gtest/gtest.h>
-
 #include <cerrno>
 #include <memory>
 #include <string>
 #include <utility>
+
+#include <gtest/gtest.h>
 
 #include "os/fault.h"
 

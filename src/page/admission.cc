@@ -7,11 +7,11 @@
 // because both stand in one word, and credits are added, and frames taken away, by a compare-and-swap that keeps it. So
 // there is a frame behind every credit (what that gives is proved in frame_supply.cc).
 //
-// Credits come from what is owned and not admitted, else from new frames that the budget grants at once, else the caller
-// waits. Waiters stand in a queue, first come, first served, large or small; nobody overtakes while it is not empty. Its
-// front waits for two things, whichever comes first: credits that others give back, and memory, with a ticket in the
-// budget's own queue. No return is missed: a waiter enters, then looks at the supply; who gives back subtracts, then looks
-// for waiters (both sequentially consistent).
+// Credits come from what is owned and not admitted, else from new frames that the budget grants at once, else the
+// caller waits. Waiters stand in a queue, first come, first served, large or small; nobody overtakes while it is not
+// empty. Its front waits for two things, whichever comes first: credits that others give back, and memory, with a
+// ticket in the budget's own queue. No return is missed: a waiter enters, then looks at the supply; who gives back
+// subtracts, then looks for waiters (both sequentially consistent).
 #include "base/check.h"
 #include "budget/ticket.h"
 #include "page/cache_core.h"

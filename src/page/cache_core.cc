@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The page cache. Frames of 4 KiB in one reserved range of addresses (frame_arena.h), each charged to the budget while it
-// is owned; a hash table from pages to frames whose look-up takes no lock (page_table.cc); an eviction queue
+// The page cache. Frames of 4 KiB in one reserved range of addresses (frame_arena.h), each charged to the budget while
+// it is owned; a hash table from pages to frames whose look-up takes no lock (page_table.cc); an eviction queue
 // (eviction.h); pins under admissions (admission.cc, pin.cc); supply of frames (frame_supply.cc); write-back
 // (write_back.cc); dropping of ranges (range.cc). The faces are in page_cache.cc, page_ref.cc and cached_file.cc.
 //
-// Locks, in their order: a file's mutex (its dirty list), the queue's (eviction queue, free and spare frames), a stripe's
-// (the links of its buckets; frames leave the table under it), the waiters'. None is held over I/O, over a wait or while
-// code of the user runs. A hit takes none and writes no line but the page's own and its admission.
+// Locks, in their order: a file's mutex (its dirty list), the queue's (eviction queue, free and spare frames), a
+// stripe's (the links of its buckets; frames leave the table under it), the waiters'. None is held over I/O, over a
+// wait or while code of the user runs. A hit takes none and writes no line but the page's own and its admission.
 //
 // Laws, checked by audit() when nobody works in the cache:
 //
@@ -94,8 +94,8 @@ cache_core::~cache_core() {
   if (fixed_charge_.count == 0) return;  // never built
   LARDER_CHECK(files_open_.load() == 0, "page cache \"%s\" destroyed while %u files are open", name_.c_str(),
                files_open_.load());
-  LARDER_CHECK(admitted_in(supply_.load()) == 0, "page cache \"%s\" destroyed while %u pins are admitted", name_.c_str(),
-               admitted_in(supply_.load()));
+  LARDER_CHECK(admitted_in(supply_.load()) == 0, "page cache \"%s\" destroyed while %u pins are admitted",
+               name_.c_str(), admitted_in(supply_.load()));
   budget_.remove_reclaimer(*this);
   const std::uint64_t pages = owned_in(supply_.load()) + arena_.metadata_pages() - 1;
   budget_.release(fixed_charge_ + bytes{page_size} * pages);
@@ -201,7 +201,8 @@ void cache_core::audit_frame(frame_index index) const {
   const std::uint64_t number = at.number.load();
   const base::lock file_locked(owner.guard);
   const base::lock locked(table_.stripe(owner, number));
-  LARDER_CHECK(table_.find(owner, number) == &at, "page cache \"%s\": frame %u is not in the table", name_.c_str(), index);
+  LARDER_CHECK(table_.find(owner, number) == &at, "page cache \"%s\": frame %u is not in the table", name_.c_str(),
+               index);
   const bool newer = (state & (dirty | writing)) != 0;
   const bool sound = (!newer || (state & valid) != 0) &&
                      ((state & busy) == 0 || ((state & valid) == 0 && (state & pins_mask) != 0)) &&

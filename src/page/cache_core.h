@@ -44,8 +44,8 @@ class cache_core final : public reclaimer {
   pin_outcome look_at(frame& page);
   void wait_while(frame& page, state_word flags) { waits_.wait(page, flags); }
   void unpin(frame& page);
-  // Ends `filling`: the page is valid, and dirty if so asked. False if the backing changed meanwhile and it matters: then
-  // the page is still the caller's to fill, again.
+  // Ends `filling`: the page is valid, and dirty if so asked. False if the backing changed meanwhile and it matters:
+  // then the page is still the caller's to fill, again.
   bool publish(frame& page, bool as_dirty, bool ignore_stale);
   // Ends `filling` without a result.
   void give_up_filling(frame& page);
@@ -147,9 +147,9 @@ class cache_core final : public reclaimer {
   wait_table waits_;
 
   mutable base::mutex queue_guard_{base::lock_rank::page_eviction};
-  eviction_queue queue_{arena_};         // guarded by queue_guard_
-  frame_index free_head_ = no_frame;     // owned frames without a page, through queue_next; guarded by queue_guard_
-  std::uint32_t free_count_ = 0;         // guarded by queue_guard_
+  eviction_queue queue_{arena_};      // guarded by queue_guard_
+  frame_index free_head_ = no_frame;  // owned frames without a page, through queue_next; guarded by queue_guard_
+  std::uint32_t free_count_ = 0;      // guarded by queue_guard_
 
   // Guards the two queues of waiters; nested in nothing.
   mutable base::mutex waiters_guard_{base::lock_rank::page_wait};

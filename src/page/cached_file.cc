@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The face of a file: pinning of consecutive pages with their misses read in together, and what is made of it: reads and
-// writes of bytes, flush, discard. Ranges are worked off in chunks of as many pages as the admission allows.
+// The face of a file: pinning of consecutive pages with their misses read in together, and what is made of it: reads
+// and writes of bytes, flush, discard. Ranges are worked off in chunks of as many pages as the admission allows.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -125,8 +125,8 @@ result<page_ref> cached_file::pin(std::uint64_t page_number, access intent, pin_
   return pinned;
 }
 
-// Misses are pinned as fresh, and read in together, before anything that is another's is waited for; if something fails,
-// dropping the references undoes it all.
+// Misses are pinned as fresh, and read in together, before anything that is another's is waited for; if something
+// fails, dropping the references undoes it all.
 result<void> cached_file::pin_range(std::uint64_t first_page, std::span<page_ref> into, access intent,
                                     pin_admission& admission) {
   LARDER_CHECK(admission.available() >= into.size(), "page cache: %zu pages are to be pinned, %u are admitted",

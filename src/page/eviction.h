@@ -7,8 +7,8 @@ namespace larder::page {
 
 // Decides which page leaves next: SIEVE. Pages stand in a queue, newest first; a hand moves from the oldest towards the
 // newest and round again. A page visited since the hand last came by loses its mark and stays where it is; one that was
-// not is the next to go. Unlike in LRU a hit moves nothing, it only sets the mark; unlike in CLOCK a page that stays does
-// not become new, so pages seen once, as by a scan, leave soon.
+// not is the next to go. Unlike in LRU a hit moves nothing, it only sets the mark; unlike in CLOCK a page that stays
+// does not become new, so pages seen once, as by a scan, leave soon.
 //
 // Guarded by the queue's mutex. O(1) but for the hand, which is amortised O(1) against the marks that it clears.
 class eviction_queue {
@@ -19,8 +19,8 @@ class eviction_queue {
 
   void insert(frame& page);
   void remove(frame& page);
-  // Moves the hand on by one page: returns the page if it was not visited, null if it was or there is none. Looking is not
-  // visiting (KF-45).
+  // Moves the hand on by one page: returns the page if it was not visited, null if it was or there is none. Looking is
+  // not visiting (KF-45).
   frame* advance();
   std::uint32_t size() const { return size_; }
 

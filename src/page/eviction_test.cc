@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "page/eviction.h"
 
-#include <gtest/gtest.h>
-
 #include <array>
+
+#include <gtest/gtest.h>
 
 namespace larder::page {
 namespace {

@@ -14,8 +14,8 @@ namespace larder::page {
 
 class cache_core;
 
-// A backing that is open in a cache. It lives until its cached_file is destroyed and the last write-back that met it has
-// let go of it.
+// A backing that is open in a cache. It lives until its cached_file is destroyed and the last write-back that met it
+// has let go of it.
 struct file {
   file(cache_core& cache, backing& opened, std::uint64_t number)
       : core(cache), source(opened), size(opened.size().count), salt(number << 40) {}
@@ -34,8 +34,8 @@ struct file {
   base::atomic<std::uint32_t> references{1};
 
   mutable base::mutex guard{base::lock_rank::page_file};
-  // The pages that are dirty or writing, first dirtied first; linked through frame::dirty_next. Guarded by `guard`, as is
-  // every end of `dirty` that does not begin `writing`.
+  // The pages that are dirty or writing, first dirtied first; linked through frame::dirty_next. Guarded by `guard`, as
+  // is every end of `dirty` that does not begin `writing`.
   frame_index dirty_head = no_frame;
   frame_index dirty_tail = no_frame;
   std::uint32_t dirty_count = 0;

@@ -17,21 +17,21 @@ inline constexpr frame_index no_frame = 0;
 using state_word = std::uint64_t;
 inline constexpr state_word one_pin = 1;
 inline constexpr state_word pins_mask = (state_word{1} << 32) - 1;
-inline constexpr state_word unused = state_word{1} << 32;    // no page: owned by a list, or by one thread
-inline constexpr state_word valid = state_word{1} << 33;     // the bytes are the page's
-inline constexpr state_word busy = state_word{1} << 34;      // not valid yet: one who has it pinned is filling it
-inline constexpr state_word dirty = state_word{1} << 35;     // newer than the backing; then valid
-inline constexpr state_word writing = state_word{1} << 36;   // being written back; `dirty` again if changed meanwhile
-inline constexpr state_word failed = state_word{1} << 37;    // dirty because the last write-back failed
-inline constexpr state_word stale = state_word{1} << 38;     // the backing changed while it was busy: read again
-inline constexpr state_word visited = state_word{1} << 39;   // pinned since the eviction hand last came by
-inline constexpr state_word waited = state_word{1} << 40;    // somebody waits for busy or writing to end
+inline constexpr state_word unused = state_word{1} << 32;   // no page: owned by a list, or by one thread
+inline constexpr state_word valid = state_word{1} << 33;    // the bytes are the page's
+inline constexpr state_word busy = state_word{1} << 34;     // not valid yet: one who has it pinned is filling it
+inline constexpr state_word dirty = state_word{1} << 35;    // newer than the backing; then valid
+inline constexpr state_word writing = state_word{1} << 36;  // being written back; `dirty` again if changed meanwhile
+inline constexpr state_word failed = state_word{1} << 37;   // dirty because the last write-back failed
+inline constexpr state_word stale = state_word{1} << 38;    // the backing changed while it was busy: read again
+inline constexpr state_word visited = state_word{1} << 39;  // pinned since the eviction hand last came by
+inline constexpr state_word waited = state_word{1} << 40;   // somebody waits for busy or writing to end
 
 // What keeps a page that nobody pins from being evicted.
 inline constexpr state_word unevictable = pins_mask | unused | busy | dirty | writing;
 
-// A frame's metadata, one cache line beside the 4 KiB. Once it has been used it stays a `frame` at its address until the
-// cache is destroyed, so a look-up may touch any frame whose index it ever read.
+// A frame's metadata, one cache line beside the 4 KiB. Once it has been used it stays a `frame` at its address until
+// the cache is destroyed, so a look-up may touch any frame whose index it ever read.
 struct alignas(64) frame {
   base::atomic<state_word> state{unused};
   // The page's key: written while `unused` by the one thread that has the frame, stable while the page is linked.

@@ -11,8 +11,8 @@
 namespace larder::page {
 
 // Address space for the most frames that a cache may ever own, and for their metadata. A page of either costs nothing
-// until it is touched, and a frame that is given back costs nothing again: whatever was evicted is returned page for page
-// (KF-54). Metadata stays, at one 64th of the most frames that were ever owned.
+// until it is touched, and a frame that is given back costs nothing again: whatever was evicted is returned page for
+// page (KF-54). Metadata stays, at one 64th of the most frames that were ever owned.
 //
 // Which frames are owned, and the charges, are the cache's affair.
 class frame_arena {
@@ -49,9 +49,9 @@ class frame_arena {
   std::uint32_t capacity_ = 0;
   frame* frames_ = nullptr;
   std::byte* data_ = nullptr;
-  frame_index spare_ = no_frame;  // frames that were given back; the queue's mutex
+  frame_index spare_ = no_frame;   // frames that were given back; the queue's mutex
   std::uint32_t spare_count_ = 0;  // the queue's mutex
-  frame_index end_ = 1;           // the queue's mutex
+  frame_index end_ = 1;            // the queue's mutex
   // Release after the frame was built; partner: the acquire in end().
   base::atomic<frame_index> published_end_{1};
 };

@@ -9,15 +9,16 @@
 // puts it back into `owned` if it finds none). So at every instant at least one owned frame is neither. It is
 //   free                     we take it;
 //   clean and not pinned     we evict it;
-//   dirty and not pinned     we write it back, which takes no memory: the vectors are on the stack, the pages where they
+//   dirty and not pinned     we write it back, which takes no memory: the vectors are on the stack, the pages where
+//   they
 //                            are (KF-52); then it is clean. If that fails, the caller gets the error;
 //   being written            by another, who needs no memory either; it ends, and we are woken;
 //   on its way to free       we are woken when it is there.
-// Pins of others may move from page to page while we look, so that we see each page pinned in turn. So who found nothing
-// enters the queue of frame waiters, looks once more, and sleeps until an unpin, the end of a write-back or a frame that
-// becomes free wakes it: each of them looks for waiters after it changed the state, both sequentially consistent. Each
-// event wakes one waiter, and one that leaves with a frame wakes the next, so an event that met a waiter who had found a
-// frame elsewhere is not lost (KF-44).
+// Pins of others may move from page to page while we look, so that we see each page pinned in turn. So who found
+// nothing enters the queue of frame waiters, looks once more, and sleeps until an unpin, the end of a write-back or a
+// frame that becomes free wakes it: each of them looks for waiters after it changed the state, both sequentially
+// consistent. Each event wakes one waiter, and one that leaves with a frame wakes the next, so an event that met a
+// waiter who had found a frame elsewhere is not lost (KF-44).
 //
 // The reclaimer gives back what is owned above what is admitted and above the floor, the same way; it waits for nobody:
 // when it finds nothing, it asks to be called again at the next of those events (KF-46, KF-49).

@@ -103,13 +103,31 @@ class PageCacheModelTest : public page_cache_test, public ::testing::WithParamIn
 
   void step() {
     switch (below(12)) {
-      case 0: case 1: case 2: write(); break;
-      case 3: case 4: write_pinned(); break;
-      case 5: case 6: read(); break;
-      case 7: discard(); break;
-      case 8: flush(); break;
-      case 9: flush_range(); break;
-      case 10: disturb(); break;
+      case 0:
+      case 1:
+      case 2:
+        write();
+        break;
+      case 3:
+      case 4:
+        write_pinned();
+        break;
+      case 5:
+      case 6:
+        read();
+        break;
+      case 7:
+        discard();
+        break;
+      case 8:
+        flush();
+        break;
+      case 9:
+        flush_range();
+        break;
+      case 10:
+        disturb();
+        break;
       default: {
         const range where = any_range();
         (void)file_->load(where.offset, bytes{where.length});

@@ -3,7 +3,6 @@
 
 #include "page/page_test.h"
 
-
 namespace larder::page {
 namespace {
 

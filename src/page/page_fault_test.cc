@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// KF-48: every system call under the page cache fails at its n-th use, for n = 1, 2, 3 … until a run needs none more. What
-// the caller was told holds, nothing written is lost, and the budget comes back to nothing.
+// KF-48: every system call under the page cache fails at its n-th use, for n = 1, 2, 3 … until a run needs none more.
+// What the caller was told holds, nothing written is lost, and the budget comes back to nothing.
 #include <algorithm>
 #include <utility>
 
@@ -16,7 +16,7 @@ class PageFaultTest : public page_cache_test, public ::testing::WithParamInterfa
  protected:
   // Ends early where a call that fails leaves nothing to go on with.
   void scenario() {
-    auto file = os::open_nameless_file("/tmp", bytes{64 * page});
+    auto file = os::open_nameless_file("/dev/shm", bytes{64 * page});
     if (!file) return;
     auto disk = file_backing::adopt(file->release(), false);
     if (!disk) return;
@@ -82,7 +82,7 @@ TEST(FileBackingTest, RefusesWhatIsNoDisk) {
 }
 
 TEST(FileBackingTest, ReadOnlyIsNotWritten) {
-  auto file = os::open_nameless_file("/tmp", bytes{8192});
+  auto file = os::open_nameless_file("/dev/shm", bytes{8192});
   ASSERT_TRUE(file);
   auto disk = file_backing::adopt(file->release(), true);
   ASSERT_TRUE(disk);

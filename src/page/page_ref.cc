@@ -6,25 +6,6 @@
 
 namespace larder {
 
-page_ref::page_ref(page_ref&& other) noexcept { take(other); }
-
-page_ref& page_ref::operator=(page_ref&& other) noexcept {
-  if (this != &other) {
-    reset();
-    take(other);
-  }
-  return *this;
-}
-
-void page_ref::take(page_ref& other) {
-  frame_ = std::exchange(other.frame_, nullptr);
-  admission_ = std::exchange(other.admission_, nullptr);
-  data_ = std::exchange(other.data_, nullptr);
-  size_ = std::exchange(other.size_, std::uint16_t{0});
-  fresh_ = std::exchange(other.fresh_, false);
-  dirtied_ = std::exchange(other.dirtied_, false);
-}
-
 result<void> page_ref::written(std::size_t first, std::size_t last) {
   LARDER_CHECK(frame_ != nullptr && first <= last && last <= size_, "page_ref: bytes %zu to %zu of %u written", first,
                last, unsigned{size_});
@@ -62,19 +43,13 @@ void page_ref::mark_dirty() {
   admission_->core_->mark_dirty(*frame_);
 }
 
-void page_ref::reset() {
-  if (frame_ == nullptr) return;
+void page_ref::unpin() {
   page::cache_core& core = *admission_->core_;
   if (fresh_) core.give_up_filling(*frame_);
   // A write-back may have begun between mark_dirty and the last change.
   if (dirtied_ && (frame_->state.load(base::memory_order_relaxed) & page::dirty) == 0) core.mark_dirty(*frame_);
-  core.unpin(*frame_);
+  core.unpin(*std::exchange(frame_, nullptr));
   --admission_->pinned_;
-  frame_ = nullptr;
-  admission_ = nullptr;
-  data_ = nullptr;
-  size_ = 0;
-  fresh_ = dirtied_ = false;
 }
 
 }  // namespace larder

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Why a look-up without a lock is right. A frame's key changes only while its state is `unused`, and it becomes `unused`
-// only from a state without pins. find_and_pin adds a pin and looks at the state it added it to:
+// Why a look-up without a lock is right. A frame's key changes only while its state is `unused`, and it becomes
+// `unused` only from a state without pins. find_and_pin adds a pin and looks at the state it added it to:
 //
-//   not unused   the frame holds some page, and holds it as long as the pin lasts. The addition is an acquire, and reads
+//   not unused   the frame holds some page, and holds it as long as the pin lasts. The addition is an acquire, and
+//   reads
 //                from the release sequence headed by the insertion that ended `unused`, so the key that is read next is
 //                that page's. If it is the key looked for, the page is found; if not, the pin is taken back.
 //   unused       the pin is taken back. Who has the frame changes its state by additions only, so the pin for a moment
@@ -47,8 +48,7 @@ page_table::~page_table() {
 
 page_table::found page_table::find_and_pin(const file& owner, std::uint64_t number) const {
   const auto is_sought = [&](const frame& at) {  // relaxed: proved below, by the pin
-    return at.number.load(base::memory_order_relaxed) == number &&
-           at.owner.load(base::memory_order_relaxed) == &owner;
+    return at.number.load(base::memory_order_relaxed) == number && at.owner.load(base::memory_order_relaxed) == &owner;
   };
   frame_index index = buckets_[bucket_of(owner, number)].load(base::memory_order_acquire);
   for (int step = 0; index != no_frame && step < steps_max; ++step) {
@@ -77,15 +77,15 @@ frame* page_table::find(const file& owner, std::uint64_t number) const {
 }
 
 void page_table::link(frame& page) {
-  auto& head = buckets_[bucket_of(*page.owner.load(base::memory_order_relaxed),
-                                  page.number.load(base::memory_order_relaxed))];
+  auto& head =
+      buckets_[bucket_of(*page.owner.load(base::memory_order_relaxed), page.number.load(base::memory_order_relaxed))];
   page.next_in_bucket.store(head.load(base::memory_order_relaxed), base::memory_order_release);
   head.store(arena_.index_of(page), base::memory_order_release);
 }
 
 void page_table::unlink(frame& page) {
-  auto* link = &buckets_[bucket_of(*page.owner.load(base::memory_order_relaxed),
-                                   page.number.load(base::memory_order_relaxed))];
+  auto* link =
+      &buckets_[bucket_of(*page.owner.load(base::memory_order_relaxed), page.number.load(base::memory_order_relaxed))];
   const frame_index sought = arena_.index_of(page);
   for (frame_index index = link->load(base::memory_order_relaxed); index != sought;
        index = link->load(base::memory_order_relaxed)) {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <gtest/gtest.h>
-
 #include <chrono>
 #include <cstring>
 #include <memory>
 #include <thread>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include <larder/page_cache.h>
 
@@ -103,8 +103,8 @@ class page_cache_test : public ::testing::Test {
   page_cache& make_fixed_cache(std::uint32_t pages) {
     const bytes least = page_cache::least_memory({.guaranteed_pages = pages, .limit = bytes{page} * pages});
     budget_ = std::make_unique<memory_budget>("test", memory_budget::options{.limit = least + bytes{4096}});
-    auto made = page_cache::create(
-        "test", {.budget = budget_.get(), .guaranteed_pages = pages, .limit = bytes{page} * pages});
+    auto made =
+        page_cache::create("test", {.budget = budget_.get(), .guaranteed_pages = pages, .limit = bytes{page} * pages});
     EXPECT_TRUE(made) << made.error().message();
     cache_ = *std::move(made);
     return *cache_;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Pins. A hit is one addition to the page's own state word, after a walk that takes no lock (page_table.cc); an unpin is
-// one subtraction. A page that is not there gets a frame, is linked as `busy` and pinned in one step under its stripe's
-// mutex, and is whoever linked it to fill; others who come pin it too and wait until it is no more busy. Filling ends with
-// `publish`, or with `give_up_filling`: then the page is nobody's, neither valid nor busy, and the next who wants it
-// fills it. Pages that are pinned are never unlinked, so nobody who waits at a page loses it.
+// Pins. A hit is one addition to the page's own state word, after a walk that takes no lock (page_table.cc); an unpin
+// is one subtraction. A page that is not there gets a frame, is linked as `busy` and pinned in one step under its
+// stripe's mutex, and is whoever linked it to fill; others who come pin it too and wait until it is no more busy.
+// Filling ends with `publish`, or with `give_up_filling`: then the page is nobody's, neither valid nor busy, and the
+// next who wants it fills it. Pages that are pinned are never unlinked, so nobody who waits at a page loses it.
 //
-// Two operations do not wait for each other's pages for ever: who waits for a busy page, waits for one above all that it
-// has busy itself (cached_file.h asks for ascending order), and who writes back waits for nobody.
+// Two operations do not wait for each other's pages for ever: who waits for a busy page, waits for one above all that
+// it has busy itself (cached_file.h asks for ascending order), and who writes back waits for nobody.
 #include "base/check.h"
 #include "page/cache_core.h"
 
@@ -78,8 +78,8 @@ cache_core::pin_outcome cache_core::look_at(frame& page) {
 }
 
 void cache_core::unpin(frame& page) {
-  // Sequentially consistent, against note_evictable's look for waiters; as a release, it ends the use of the bytes before
-  // an eviction's acquire.
+  // Sequentially consistent, against note_evictable's look for waiters; as a release, it ends the use of the bytes
+  // before an eviction's acquire.
   const state_word before = page.state.fetch_sub(one_pin);
   LARDER_ASSERT((before & pins_mask) != 0, "page cache \"%s\": unpin of a page that is not pinned", name_.c_str());
   if ((before & pins_mask) == one_pin) note_evictable();

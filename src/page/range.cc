@@ -4,12 +4,12 @@
 //
 // The first forgets clean pages and fills the others with zeros and marks them dirty, and waits for what was being
 // written: so whatever is written back from now on is zeros, and old bytes cannot reach the backing after its discard.
-// The last forgets everything again: whoever read a page in meanwhile may have read old bytes. A page that is being read
-// in at that moment is told to read again (`stale`). So after it, what was written before the discard can be read no
-// more, and if the backing fails, nothing was lost but what was to be discarded.
+// The last forgets everything again: whoever read a page in meanwhile may have read old bytes. A page that is being
+// read in at that moment is told to read again (`stale`). So after it, what was written before the discard can be read
+// no more, and if the backing fails, nothing was lost but what was to be discarded.
 //
-// Pages that are pinned cannot leave and are zeroed where they are; a change that is being made to one of them, or a write
-// to the range at the same time, is ordered before the discard or after it.
+// Pages that are pinned cannot leave and are zeroed where they are; a change that is being made to one of them, or a
+// write to the range at the same time, is ordered before the discard or after it.
 //
 // A range of more pages than the cache owns is walked by frames, not by page numbers.
 #include <cstring>

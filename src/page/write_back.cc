@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Dirty pages. A page that was changed is `dirty`; writing it back first turns `dirty` into `writing` and then writes, so
-// that a change during the write makes it dirty again and is written by a later one. A write that fails makes it dirty
-// again itself (and `failed`), so the page stays, and every flush tries it until one succeeds (KF-56).
+// Dirty pages. A page that was changed is `dirty`; writing it back first turns `dirty` into `writing` and then writes,
+// so that a change during the write makes it dirty again and is written by a later one. A write that fails makes it
+// dirty again itself (and `failed`), so the page stays, and every flush tries it until one succeeds (KF-56).
 //
 // Neighbours of a page that are dirty too leave in the same write. Who writes holds no lock and needs no memory.
 //
@@ -11,11 +11,12 @@
 //   listed ⇔ dirty or writing        while the file's mutex is free and nobody is inside mark_dirty or publish
 //
 // `dirty` appears without the mutex (the page is pinned then, and listed before it is unpinned), becomes `writing` by a
-// compare-and-swap that any writer may win, and ends under the mutex, together with the listing. So a listed page is that
-// file's as long as the mutex is held, and neither evicted nor dropped.
+// compare-and-swap that any writer may win, and ends under the mutex, together with the listing. So a listed page is
+// that file's as long as the mutex is held, and neither evicted nor dropped.
 //
-// Order of writes: changes of a page wait for a write-back that is under way, so that what is written is one state of the
-// page, unless a flush meets a page that somebody is changing at that moment; then that change is not yet acknowledged.
+// Order of writes: changes of a page wait for a write-back that is under way, so that what is written is one state of
+// the page, unless a flush meets a page that somebody is changing at that moment; then that change is not yet
+// acknowledged.
 #include <array>
 
 #include "base/check.h"
@@ -167,8 +168,8 @@ frame* cache_core::rotate_dirty(file& owner) {
   return &oldest;
 }
 
-// Each page that was listed at the start is met once, for only this pass moves pages within the list, and others only add
-// at its end.
+// Each page that was listed at the start is met once, for only this pass moves pages within the list, and others only
+// add at its end.
 result<void> cache_core::write_all(file& owner) {
   result<void> outcome;
   std::uint32_t to_do = 0;

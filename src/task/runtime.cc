@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/registry.h"
+#include "cache/span.h"
 #include "os/clock.h"
 #include "os/cpu.h"
 #include "task/worker.h"
@@ -96,7 +97,7 @@ result<std::unique_ptr<runtime>> runtime::create(std::string_view name, options 
   const unsigned workers = chosen.workers != 0 ? chosen.workers : static_cast<unsigned>(os::available_cpus());
 
   const bytes ring_memory = os::ring::memory_of(chosen.ring_entries) * workers;
-  if (!made.budget->try_charge(ring_memory)) return error_from(ENOMEM);
+  if (!cache::charge_now(*made.budget, ring_memory)) return error_from(ENOMEM);
   made.rings = budget_charge(*made.budget, ring_memory);
   auto stacks = coro::stack_cache<task_block>::create(made.name + "/stacks", {.stack_size = chosen.stack_size,
                                                                               .reservation = chosen.stacks_reserved,
@@ -133,7 +134,7 @@ result<std::unique_ptr<runtime>> runtime::create(std::string_view name, options 
       [&made, component = "runtime/" + made.name](const base::stat_visitor& show) {
         show({component, "workers", made.shared.workers.size()});
         show({component, "tasks", made.shared.live});
-        show({component, "tasks_started", made.shared.started});
+        show({component, "tasks_started", made.shared.started.value()});
       });
   return whole;
 }
@@ -202,7 +203,7 @@ task_layer::completion* runtime::begin(launch prepared, void* closure, void (*bo
       },
       &block, block.top);
   ++state_->shared.live;
-  ++state_->shared.started;
+  state_->shared.started.add();
   block.home->make_ready(block);  // from here on the task may have ended already
   return completion;
 }
@@ -221,7 +222,7 @@ unsigned runtime::current_worker() {
 }
 
 std::size_t runtime::tasks() const { return state_->shared.live; }
-std::uint64_t runtime::tasks_started() const { return state_->shared.started; }
+std::uint64_t runtime::tasks_started() const { return state_->shared.started.value(); }
 
 namespace this_task {
 

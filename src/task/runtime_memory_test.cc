@@ -19,6 +19,7 @@
 #include <larder/sync.h>
 
 #include "base/sanitizers.h"
+#include "os/cpu.h"
 #include "os/fault.h"
 #include "tests/support/eventually.h"
 #include "tests/support/runtime_over_workers.h"
@@ -302,8 +303,9 @@ TEST(RuntimeCreateTest, BudgetWithoutRoomIsAnError) {
 }
 
 TEST(RuntimeCreateTest, WorkersDefaultToTheCpusOfTheThread) {
-  const auto made = runtime::create("default", {});
+  auto made = runtime::create("default", {});
   ASSERT_TRUE(made);
+  EXPECT_EQ((*made)->workers(), static_cast<unsigned>(os::available_cpus()));
 }
 
 // KF-48: a stack that cannot be mapped or guarded while tasks run is the spawner's error only.

@@ -9,6 +9,7 @@
 #include <larder/runtime.h>
 
 #include "base/atomic.h"
+#include "base/counter.h"
 #include "base/intrusive_list.h"
 #include "base/pairing_heap.h"
 #include "base/take_all_stack.h"
@@ -51,7 +52,7 @@ struct task_block : coro::fiber, base::list_link<>, base::stack_link {
 struct shared_state {
   std::unique_ptr<coro::stack_cache<task_block>> stacks;
   base::atomic<std::size_t> live{0};      // tasks that exist
-  base::atomic<std::uint64_t> started{0};
+  base::counter started;
   base::atomic<bool> stopping{false};
   std::vector<std::unique_ptr<worker>> workers;
   runtime* owner = nullptr;
