@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Claims: a coroutine — create, enter, yield, enter, end — costs at most 15 ns on a cached stack, a yield there and back
-// at most 3 ns. Beside it: Boost.Context's fiber on its pooled stacks, where the build found that library
+// Claims: a coroutine — create, enter, yield, enter, end — costs at most 15 ns on a cached stack, a yield there and
+// back at most 3 ns. Beside it: Boost.Context's fiber on its pooled stacks, where the build found that library
 // (LARDER_BENCH_BOOST_CONTEXT).
-#include <larder/coroutine.h>
-
 #include <cstddef>
 #include <utility>
 
 #include <benchmark/benchmark.h>
+
+#include <larder/coroutine.h>
 
 #ifdef LARDER_BENCH_BOOST_CONTEXT
 #include <boost/context/fiber.hpp>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The claim: naming an object by a handle and finding it again costs a few nanoseconds and no lock to find. Beside it
-// the usual choice: a vector of pointers with a list of free slots, under a mutex, which knows no stale handle.
+// What naming an object by a handle and finding it again costs, beside the usual choice: a vector of pointers with a
+// list of free slots, under a mutex, which knows no stale handle.
 #include <mutex>
 #include <random>
 #include <vector>

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The claim: a constructed object from an object_cache costs no more than raw memory from malloc. Each benchmark runs
-// with both, for 64-byte objects; what malloc's figure lacks is the construction of the object. Time is per get and
-// put.
+// What a constructed object from an object_cache costs beside raw memory from malloc: each benchmark runs with both,
+// for 64-byte objects. malloc's figure lacks the construction of the object. Time is per get and put.
 #include <array>
 #include <memory>
 #include <random>

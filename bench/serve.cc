@@ -4,7 +4,6 @@
 // and qemu-nbd, each a process of its own, with the client on the same CPUs. The client is bare sockets: it sends a new
 // request for every answer that has come, those that came together in one call. Times are per request; `server_cpu` is
 // what the server's process took for one, in seconds.
-#include <benchmark/benchmark.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -23,6 +22,8 @@
 #include <random>
 #include <string>
 #include <vector>
+
+#include <benchmark/benchmark.h>
 
 #include "server/nbd/protocol.h"
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Claim: a task — spawn, run, join — costs at most 60 ns, on one worker, from a task of it.
-#include <larder/runtime.h>
-
 #include <array>
 #include <memory>
 
 #include <benchmark/benchmark.h>
 
+#include <larder/runtime.h>
 #include <larder/sync.h>
 
 namespace {

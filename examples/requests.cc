@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+
 #include <larder/memory_budget.h>
 #include <larder/object_cache.h>
 #include <larder/runtime.h>
-
-#include <cstdio>
 
 struct request {
   char buffer[4096] = {};  // expensive to make, so it is made once

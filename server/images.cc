@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/images.h"
 
-#include <fmt/format.h>
-
 #include <cstdlib>
+
+#include <fmt/format.h>
 
 #include "os/file.h"
 
@@ -23,11 +23,11 @@ std::string advice_for(std::error_code error, const serve_options::image& image)
     case EACCES:
     case EPERM:
     case EROFS:
-      return image.read_only
-                 ? "may not be read; change its permissions, or run as who may"
-                 : fmt::format("may not be read and written; change its permissions, or export it read-only: "
-                               "--export {}={},ro",
-                               image.name, image.path);
+      return image.read_only ? "may not be read; change its permissions, or run as who may"
+                             : fmt::format(
+                                   "may not be read and written; change its permissions, or export it read-only: "
+                                   "--export {}={},ro",
+                                   image.name, image.path);
     default:
       return fmt::format("cannot be opened: {}", error.message());
   }
@@ -41,9 +41,10 @@ disk open_image(const serve_options::image& image) {
     throw bad_start(fmt::format("{}: is empty; give it a size with: truncate -s 1G {}", image.path, image.path));
   }
   if (size % sector_size != 0) {
-    throw bad_start(fmt::format("{}: has {} bytes, which is no whole number of {}-byte sectors; if it was not cut short, "
-                                "fill it up with: truncate -s {} {}",
-                                image.path, size, sector_size, round_up(size, sector_size), image.path));
+    throw bad_start(
+        fmt::format("{}: has {} bytes, which is no whole number of {}-byte sectors; if it was not cut short, "
+                    "fill it up with: truncate -s {} {}",
+                    image.path, size, sector_size, round_up(size, sector_size), image.path));
   }
   return {image.name, std::move(*opened), image.read_only};
 }
@@ -61,9 +62,10 @@ disk make_demonstration_disk() {
   const std::string directory = chosen != nullptr && *chosen != '\0' ? chosen : "/var/tmp";
   auto file = os::open_nameless_file(directory, demonstration_size);
   if (!file) {
-    throw bad_start(fmt::format("no demonstration disk can be made in {}: {}; set TMPDIR, or name an image: larder serve "
-                                "disk.img",
-                                directory, file.error().message()));
+    throw bad_start(
+        fmt::format("no demonstration disk can be made in {}: {}; set TMPDIR, or name an image: larder serve "
+                    "disk.img",
+                    directory, file.error().message()));
   }
   auto source = file_backing::adopt(file->release(), false);
   if (!source) throw bad_start(fmt::format("no demonstration disk in {}: {}", directory, source.error().message()));

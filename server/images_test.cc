@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/images.h"
 
-#include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+
+#include <gtest/gtest.h>
 
 #include "os/fault.h"
 
@@ -93,8 +94,9 @@ TEST_F(ImagesTest, AnImageThatMayNotBeWrittenIsAdvisedToBeReadOnly) {
   const std::string path = make("locked.img", 512);
   for (const int problem : {EACCES, EROFS, EPERM}) {
     os::fault::arm(os::call::open, 1, problem);
-    EXPECT_EQ(refusal(path), "may not be read and written; change its permissions, or export it read-only: --export name=" +
-                                 path + ",ro");
+    EXPECT_EQ(
+        refusal(path),
+        "may not be read and written; change its permissions, or export it read-only: --export name=" + path + ",ro");
     os::fault::arm(os::call::open, 1, problem);
     EXPECT_EQ(refusal(path, true), "may not be read; change its permissions, or run as who may");
   }
@@ -119,9 +121,10 @@ TEST_F(ImagesTest, TheDemonstrationDiskIsLargeSparseAndLeavesNothing) {
     (void)make_demonstration_disk();
     ADD_FAILURE() << "made in a folder that does not exist";
   } catch (const bad_start& problem) {
-    EXPECT_EQ(std::string(problem.what()), "no demonstration disk can be made in " + missing +
-                                               ": No such file or directory; set TMPDIR, or name an image: larder serve "
-                                               "disk.img");
+    EXPECT_EQ(std::string(problem.what()),
+              "no demonstration disk can be made in " + missing +
+                  ": No such file or directory; set TMPDIR, or name an image: larder serve "
+                  "disk.img");
   }
   ::unsetenv("TMPDIR");
 }

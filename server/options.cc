@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/options.h"
 
-#include <fmt/format.h>
-
-#include <CLI/CLI.hpp>
 #include <charconv>
 #include <filesystem>
 #include <set>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
 
 #include <larder/memory_budget.h>
 #include <larder/version.h>
@@ -62,7 +62,8 @@ serve_options::image parse_export(const std::string& text) {
   }
   if (image.path.empty()) throw bad_start(fmt::format("--export {}: the path is missing", text));
   if (image.name.size() > nbd::name_most) {
-    throw bad_start(fmt::format("--export: a name of {} bytes; it can have 1 to {}", image.name.size(), nbd::name_most));
+    throw bad_start(
+        fmt::format("--export: a name of {} bytes; it can have 1 to {}", image.name.size(), nbd::name_most));
   }
   return image;
 }
@@ -104,13 +105,13 @@ std::optional<serve_options> read_command_line(int count, const char* const* wor
   CLI::App* serve = app.add_subcommand("serve", "Serve disk images over NBD until stopped (Ctrl-C).");
   serve->add_option("IMAGE", paths, "Disk images, each exported under its file's name; none: a demonstration disk")
       ->type_name("");
-  serve->add_option("-e,--export", exports, "Export an image under a name; ro: read-only")
-      ->type_name("NAME=PATH[,ro]");
+  serve->add_option("-e,--export", exports, "Export an image under a name; ro: read-only")->type_name("NAME=PATH[,ro]");
   serve->add_option("-m,--memory", memory, "All the memory that serving may take, such as 600K, 16M or 1G")
       ->type_name("SIZE")
       ->capture_default_str();
-  serve->add_option("-s,--socket", chosen.sockets, fmt::format("Listen on a unix socket ({} if nothing is said)",
-                                                               default_socket))
+  serve
+      ->add_option("-s,--socket", chosen.sockets,
+                   fmt::format("Listen on a unix socket ({} if nothing is said)", default_socket))
       ->type_name("PATH");
   serve->add_option("-l,--listen", addresses, "Listen on a TCP port; 0 takes a free one")->type_name("ADDRESS:PORT");
   serve->add_option("-w,--workers", workers, "Threads that serve, 1 to 256")->type_name("N")->capture_default_str();

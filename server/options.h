@@ -29,12 +29,12 @@ struct serve_options {
   unsigned workers = 1;
 };
 
-// Reads a command line. Empty when there is nothing left to do (help and version are printed). Throws bad_start with one
-// line that says what is wrong and what would be right.
+// Reads a command line. Empty when there is nothing left to do (help and version are printed). Throws bad_start with
+// one line that says what is wrong and what would be right.
 std::optional<serve_options> read_command_line(int count, const char* const* words);
 
 // The pieces, each throwing bad_start.
-serve_options::image parse_export(const std::string& text);      // NAME=PATH[,ro]
+serve_options::image parse_export(const std::string& text);         // NAME=PATH[,ro]
 serve_options::tcp_address parse_address(const std::string& text);  // HOST:PORT, [V6]:PORT or :PORT
 
 }  // namespace larder::server

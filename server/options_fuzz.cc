@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The texts of a command line: any text is understood, or refused by a message.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -25,7 +26,8 @@ void parse(Parse parse_text, const std::string& text) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  const std::string text(reinterpret_cast<const char*>(data), size);
+  // A word of a command line ends at its first zero byte.
+  const std::string text(data, std::find(data, data + size, 0));
   parse(
       [](const std::string& word) {
         const auto image = server::parse_export(word);

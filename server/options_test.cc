@@ -40,8 +40,9 @@ TEST(OptionsTest, NothingSaidMeansADemonstrationDiskOnASocketHere) {
 }
 
 TEST(OptionsTest, EverythingSaidIsTaken) {
-  const auto chosen = read({"dir/one.img", "two.img", "--export", "x=three.img,ro", "--memory", "600K", "--socket", "a.sock",
-                            "--socket", "b.sock", "--listen", "127.0.0.1:0", "--listen", "[::1]:10809", "--workers", "3"});
+  const auto chosen =
+      read({"dir/one.img", "two.img", "--export", "x=three.img,ro", "--memory", "600K", "--socket", "a.sock",
+            "--socket", "b.sock", "--listen", "127.0.0.1:0", "--listen", "[::1]:10809", "--workers", "3"});
   ASSERT_TRUE(chosen);
   ASSERT_EQ(chosen->images.size(), 3U);
   EXPECT_EQ(chosen->images[0].name, "one.img");

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/serve.h"
 
-#include <fmt/format.h>
-
-#include <csignal>
 #include <cstdio>
 #include <memory>
+
+#include <fmt/format.h>
 
 #include "os/clock.h"
 #include "os/signal.h"
@@ -92,21 +91,22 @@ door open_port(const serve_options::tcp_address& address) {
   if (!listener) {
     const std::error_code error = listener.error();
     if (error == error_from(EADDRINUSE)) {
-      throw bad_start(fmt::format("--listen {}: the port is in use; stop who uses it, or choose another (0 takes a free "
-                                  "one)",
-                                  text));
+      throw bad_start(
+          fmt::format("--listen {}: the port is in use; stop who uses it, or choose another (0 takes a free "
+                      "one)",
+                      text));
     }
     if (error == error_from(EINVAL)) {
       throw bad_start(fmt::format("--listen {}: this machine knows no such address; give one of its own", text));
     }
-    throw bad_start(fmt::format("--listen {}: {}; give an address of this machine and a port you may use", text,
-                                error.message()));
+    throw bad_start(
+        fmt::format("--listen {}: {}; give an address of this machine and a port you may use", text, error.message()));
   }
   const bool numeric_v6 = listener->address.find(':') != std::string::npos;
-  return {std::move(listener->socket),
-          fmt::format("nbd://{}{}{}:{}/", numeric_v6 ? "[" : "", listener->address, numeric_v6 ? "]" : "",
-                      listener->port),
-          ""};
+  return {
+      std::move(listener->socket),
+      fmt::format("nbd://{}{}{}:{}/", numeric_v6 ? "[" : "", listener->address, numeric_v6 ? "]" : "", listener->port),
+      ""};
 }
 
 std::unique_ptr<service> start(const serve_options& chosen, std::vector<disk> disks) {
@@ -115,15 +115,16 @@ std::unique_ptr<service> start(const serve_options& chosen, std::vector<disk> di
   const auto [least, sum] = service::least_memory(chosen.workers, listeners);
   if (chosen.memory < least) {
     throw bad_start(fmt::format("--memory {}: too little; the least that works with {} {} is {} ({})",
-                                format_bytes(chosen.memory), chosen.workers,
-                                chosen.workers == 1 ? "worker" : "workers", format_bytes(least), sum));
+                                format_bytes(chosen.memory), chosen.workers, chosen.workers == 1 ? "worker" : "workers",
+                                format_bytes(least), sum));
   }
   return std::make_unique<service>(chosen.memory, plan, std::move(disks));
 }
 
 void announce(const serve_options& chosen, const service& running, const std::vector<door>& doors, bool demonstration) {
   if (demonstration) {
-    say(fmt::format("larder: a demonstration disk of {}, gone when the server stops; serve your own with: larder serve "
+    say(
+        fmt::format("larder: a demonstration disk of {}, gone when the server stops; serve your own with: larder serve "
                     "disk.img",
                     format_bytes(demonstration_size)));
   }
@@ -154,7 +155,7 @@ void watch(const service& running) {
   time_point next = os::now() + status_period;
   for (;;) {
     const int signal = os::await_signal(next);
-    if (signal == SIGINT || signal == SIGTERM) break;
+    if (os::asks_to_stop(signal)) break;
     const time_point now = os::now();
     if (terminal) {
       // Back to the line's start, and clear what the last one left.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One budget, with a child for each kind of memory so that the account can be shown, and everything that the server needs
-// to answer anybody taken from it at the start: rings, stacks, request records, guaranteed pages. What is left is pages,
-// and connections take from these. So the server works the same however full the cache is, and a limit that is too small
-// is known before the first client comes.
+// One budget, with a child for each kind of memory so that the account can be shown, and everything that the server
+// needs to answer anybody taken from it at the start: rings, stacks, request records, guaranteed pages. What is left is
+// pages, and connections take from these. So the server works the same however full the cache is, and a limit that is
+// too small is known before the first client comes.
 #include "server/service.h"
 
 #include <algorithm>
@@ -68,9 +68,9 @@ service::service(bytes memory, const layout& plan, std::vector<disk> disks)
   connections_ = std::make_unique<object_cache<nbd::connection>>(
       "connections", object_cache_options{.reservation = 1, .limit = connections_most, .budget = &objects_budget_});
   requests_ = std::make_unique<object_cache<nbd::request>>(
-      "requests", object_cache_options{.reservation = plan.requests_reserved,
-                                       .limit = plan.requests_reserved,
-                                       .budget = &objects_budget_});
+      "requests",
+      object_cache_options{
+          .reservation = plan.requests_reserved, .limit = plan.requests_reserved, .budget = &objects_budget_});
   arrivals_ = std::make_unique<object_cache<arrival>>(
       "arrivals", object_cache_options{.reservation = plan.listeners_most + 1, .budget = &objects_budget_});
   connection_table_ = std::make_unique<handle_table<nbd::connection>>(
@@ -93,17 +93,18 @@ service::service(bytes memory, const layout& plan, std::vector<disk> disks)
     files_.push_back(std::move(*file));
     exports_.push_back({each.name, each.source->size().count, each.read_only});
   }
-  auto started = runtime::create("larder", {.workers = plan.workers,
-                                            .stack_size = plan.stack_size,
-                                            .stacks_reserved = plan.workers * (plan.tasks_per_worker + std::size_t{1}) +
-                                                               plan.listeners_most,
-                                            .budget = &stacks_budget_,
-                                            .ring_entries = plan.ring_entries});
+  auto started = runtime::create(
+      "larder", {.workers = plan.workers,
+                 .stack_size = plan.stack_size,
+                 .stacks_reserved = plan.workers * (plan.tasks_per_worker + std::size_t{1}) + plan.listeners_most,
+                 .budget = &stacks_budget_,
+                 .ring_entries = plan.ring_entries});
   if (!started) {
     if (started.error() == error_from(ENOMEM)) throw std::bad_alloc();
-    throw refused("cannot start the workers (io_uring, the kernel's asynchronous I/O, may be missing or forbidden: see "
-                  "/proc/sys/kernel/io_uring_disabled, or the container's seccomp profile)",
-                  started.error());
+    throw refused(
+        "cannot start the workers (io_uring, the kernel's asynchronous I/O, may be missing or forbidden: see "
+        "/proc/sys/kernel/io_uring_disabled, or the container's seccomp profile)",
+        started.error());
   }
   runtime_ = std::move(*started);
   tasks_ = runtime_.get();
@@ -118,8 +119,8 @@ service::~service() {
 }
 
 std::pair<bytes, std::string> service::least_memory(unsigned workers, unsigned listeners) {
-  // The tables of the page cache grow with the limit, so the first answer, under a generous limit, is too much: with that
-  // as the limit the tables shrink, and so on until it stays.
+  // The tables of the page cache grow with the limit, so the first answer, under a generous limit, is too much: with
+  // that as the limit the tables shrink, and so on until it stays.
   bytes limit = 64_MiB + bytes{std::uint64_t{workers} << 20};
   for (;;) {
     const service probe(limit, layout::of({0}, workers, listeners), {});

@@ -39,10 +39,10 @@ struct layout {
   unsigned workers;
   unsigned ring_entries;
   bytes stack_size;
-  unsigned tasks_per_worker;            // that work at once
-  unsigned listeners_most;              // each has a task
+  unsigned tasks_per_worker;  // that work at once
+  unsigned listeners_most;    // each has a task
   std::uint32_t guaranteed_pages;
-  std::size_t requests_reserved;        // records beside the one of each connection
+  std::size_t requests_reserved;  // records beside the one of each connection
   std::uint32_t requests_per_connection;
 
   // For a limit; the smallest that works for 0.

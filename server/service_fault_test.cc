@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Each system call of the server fails at its n-th use, for n = 1, 2, 3, … until a whole session passes: the server goes on,
-// and nothing of what it held for the session stays (KF-48).
-#include "os/fault.h"
-
-#include <gtest/gtest.h>
-
+// Each system call of the server fails at its n-th use, for n = 1, 2, 3, … until a whole session passes: the server
+// goes on, and nothing of what it held for the session stays (KF-48).
 #include <filesystem>
 #include <thread>
 
+#include <gtest/gtest.h>
+
+#include "os/fault.h"
 #include "server/service_test.h"
 
 namespace larder::server {
@@ -166,7 +165,8 @@ TEST_F(ServiceFaultTest, TheLastFlushThatFailsIsALossAndTheStopEnds) {
 
 class ServiceStartFaultTest : public ::testing::TestWithParam<call> {};
 
-// A start that fails says so by an exception and leaves no thread, no descriptor and, by the budgets' own checks, no memory.
+// A start that fails says so by an exception and leaves no thread, no descriptor and, by the budgets' own checks, no
+// memory.
 TEST_P(ServiceStartFaultTest, LeavesNothing) {
   const bytes limit = memory_for(1_MiB, 2);
   const auto two_disks = [] {
@@ -207,12 +207,18 @@ INSTANTIATE_TEST_SUITE_P(Calls, ServiceStartFaultTest,
                                            call::thread_create),
                          [](const auto& tested) {
                            switch (tested.param) {
-                             case call::map: return "Map";
-                             case call::protect: return "Protect";
-                             case call::advise: return "Advise";
-                             case call::event: return "Event";
-                             case call::ring_setup: return "RingSetup";
-                             default: return "ThreadCreate";
+                             case call::map:
+                               return "Map";
+                             case call::protect:
+                               return "Protect";
+                             case call::advise:
+                               return "Advise";
+                             case call::event:
+                               return "Event";
+                             case call::ring_setup:
+                               return "RingSetup";
+                             default:
+                               return "ThreadCreate";
                            }
                          });
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Many clients at once in little memory, each with a part of the disk to itself and an array of bytes that says what must
-// be there; others hang up wherever it hurts.
-#include <gtest/gtest.h>
-
+// Many clients at once in little memory, each with a part of the disk to itself and an array of bytes that says what
+// must be there; others hang up wherever it hurts.
 #include <map>
 #include <thread>
+
+#include <gtest/gtest.h>
 
 #include "server/service_test.h"
 #include "tests/support/model_random.h"

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The service with well-behaved disks: what clients are told, who waits for whom, and how it stops.
-#include <gtest/gtest.h>
+#include "server/service_test.h"
 
 #include <sys/un.h>
 
 #include <thread>
 
-#include "server/service_test.h"
+#include <gtest/gtest.h>
 
 namespace larder::server {
 namespace {
@@ -154,6 +154,17 @@ TEST_F(ServiceTest, MemoryUnderTheLeastIsRefusedAndTheLeastServes) {
   EXPECT_EQ(client.write(0, filled(data.size(), 8)), error::none);
   EXPECT_EQ(client.read(0, data), error::none);
   EXPECT_EQ(data, filled(data.size(), 8));
+}
+
+// The plan grows with the memory, and must never outgrow it.
+TEST_F(ServiceTest, EveryMemoryFromTheLeastOnStarts) {
+  for (const unsigned workers : {1U, 2U, 4U, 16U}) {
+    const bytes least = memory_for({0}, workers);
+    for (bytes memory = least; memory < least * 8; memory += bytes{memory.count / 16 + 4096}) {
+      EXPECT_NO_THROW(service(memory, layout::of(memory, workers, 1), {}))
+          << format_bytes(memory) << " with " << workers << " workers, where the least is " << format_bytes(least);
+    }
+  }
 }
 
 class ServiceStopTest : public service_test {

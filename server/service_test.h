@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,7 +9,10 @@
 #include <string>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 #include "base/atomic.h"
+#include "base/sanitizers.h"
 #include "server/service.h"
 #include "tests/support/eventually.h"
 #include "tests/support/nbd_client.h"
@@ -71,13 +73,19 @@ inline std::vector<std::byte> filled(std::size_t size, int value) {
   return std::vector<std::byte>(size, static_cast<std::byte>(value));
 }
 
-// The least that works with so many workers, or `wanted` if that is more (a sanitizer's stacks are large).
+// The least that works with so many workers, or `wanted` if that is more. A sanitizer's stacks are so large that the
+// plan's shares do not add up near the least; twice as much is enough.
 inline bytes memory_for(bytes wanted, unsigned workers) {
-  return std::max(wanted, service::least_memory(workers, 1).first);
+#if defined(LARDER_ADDRESS_SANITIZER) || defined(LARDER_THREAD_SANITIZER)
+  constexpr std::uint64_t times = 2;
+#else
+  constexpr std::uint64_t times = 1;
+#endif
+  return std::max(wanted, service::least_memory(workers, 1).first * times);
 }
 
-// A service with two disks, "a" and "b" of 8 MiB, that listens on a unix socket. When a test ends, it must have come back
-// to where it began, and stop without a loss.
+// A service with two disks, "a" and "b" of 8 MiB, that listens on a unix socket. When a test ends, it must have come
+// back to where it began, and stop without a loss.
 class service_test : public testing::Test {
  protected:
   static constexpr bytes disk_size = 8_MiB;

@@ -33,8 +33,8 @@ struct shard_counts {
 // The connections of one worker, and the work on them. All of it happens on that worker, so nothing here needs a lock;
 // only `arrive`, `stop`, `cut`, `turn_away` and the counts are for other threads.
 //
-// Work runs on at most `tasks_most` tasks at once, whose stacks are there from the start: the rest waits in a queue that
-// takes no memory, however many clients ask. A task that has done its work takes the next from the queue.
+// Work runs on at most `tasks_most` tasks at once, whose stacks are there from the start: the rest waits in a queue
+// that takes no memory, however many clients ask. A task that has done its work takes the next from the queue.
 class shard {
  public:
   shard(service& owner, unsigned number, unsigned tasks_most);

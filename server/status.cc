@@ -52,9 +52,10 @@ std::string status::for_log(const service::figures& now, time_point when) {
       now.connections, now.requests, since.requests_per_second, since.hit_ratio, now.memory_used.count,
       now.memory_peak.count, now.memory_limit.count);
   for (const memory_use& kind : now.kinds) line += fmt::format(" {}={}", kind.kind, kind.used.count);
-  line += fmt::format(" in_flight={} dirty={} bytes_read={} bytes_written={} hits={} misses={} evictions={} handles_used={}",
-                      now.in_flight, now.pages.pages_dirty * page_size, now.bytes_read, now.bytes_written,
-                      now.pages.hits, now.pages.misses, now.pages.evictions, now.handles_used);
+  line += fmt::format(
+      " in_flight={} dirty={} bytes_read={} bytes_written={} hits={} misses={} evictions={} handles_used={}",
+      now.in_flight, now.pages.pages_dirty * page_size, now.bytes_read, now.bytes_written, now.pages.hits,
+      now.pages.misses, now.pages.evictions, now.handles_used);
   return line;
 }
 

@@ -34,19 +34,20 @@ class LARDER_API coroutine {
   // Ready to run `body` (callable with no argument, moved in) at the first resume. Throws std::bad_alloc if the process
   // budget has no room for a stack and nothing can be reclaimed for it, std::invalid_argument for a stack size above
   // 1 MiB.
-  template <typename Body>
-    requires std::is_invocable_v<std::decay_t<Body>&>
+  template <typename Body, typename = std::enable_if_t<std::is_invocable_v<std::decay_t<Body>&>>>
   explicit coroutine(Body&& body) : coroutine(std::forward<Body>(body), options{}) {}
-  template <typename Body>
-    requires std::is_invocable_v<std::decay_t<Body>&>
+  template <typename Body, typename = std::enable_if_t<std::is_invocable_v<std::decay_t<Body>&>>>
   coroutine(Body&& body, options chosen) : coroutine() {  // from here on the destructor runs if the body's copy throws
     using stored = std::decay_t<Body>;
     static_assert(sizeof(stored) <= closure_size_max, "a closure this large belongs on the heap");
     void* place = prepare(chosen, sizeof(stored), alignof(stored));
-    begin(new (place) stored(std::forward<Body>(body)), [](void* closure) {
-      const std::unique_ptr<stored, destroy_in_place> owned(static_cast<stored*>(closure));
-      (*owned)();
-    }, [](void* closure) { static_cast<stored*>(closure)->~stored(); });
+    begin(
+        new (place) stored(std::forward<Body>(body)),
+        [](void* closure) {
+          const std::unique_ptr<stored, destroy_in_place> owned(static_cast<stored*>(closure));
+          (*owned)();
+        },
+        [](void* closure) { static_cast<stored*>(closure)->~stored(); });
   }
   coroutine(coroutine&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
   coroutine& operator=(coroutine&& other) noexcept;
@@ -64,8 +65,8 @@ class LARDER_API coroutine {
   // Whether the caller runs in a coroutine.
   static bool inside();
 
-  // Thrown by yield in a coroutine that is destroyed before its end. Let it pass: who catches it and yields gets it again
-  // (but a yield in a destructor that it runs returns at once). Not derived from std::exception.
+  // Thrown by yield in a coroutine that is destroyed before its end. Let it pass: who catches it and yields gets it
+  // again (but a yield in a destructor that it runs returns at once). Not derived from std::exception.
   struct cancelled {};
 
   static constexpr std::size_t closure_size_max = 1024;

@@ -59,8 +59,7 @@ class LARDER_API raw_handle_table {
   // reclaim, does not wait. Throws std::bad_alloc if the budget or the system has not the memory. Dies if the limit is
   // out of range.
   raw_handle_table(std::string_view name, options chosen);
-  // The table owns no object: entries still used are forgotten. Costs a call for each frame. Nobody may use it
-  // meanwhile.
+  // The table owns no object: entries still used are forgotten. Costs a call for each frame.
   ~raw_handle_table();
   raw_handle_table(const raw_handle_table&) = delete;
   raw_handle_table& operator=(const raw_handle_table&) = delete;
@@ -69,8 +68,7 @@ class LARDER_API raw_handle_table {
   // None at the limit, or when a new frame is needed and the budget or the system refuses it.
   [[nodiscard]] handle insert(void* object);
   // The object, or null for a handle that is stale, made up or of another table (unless it happens to be equal). Takes
-  // no lock and does not wait for anybody. What is found may be erased by others at any moment: the caller knows why
-  // not.
+  // no lock and does not wait for anybody. That others do not erase the entry meanwhile is the caller's care.
   void* find(handle which) const;
   // Erases the entry and returns its object; null if there is none. Of two at once, one gets it.
   void* take(handle which);

@@ -32,7 +32,8 @@ class LARDER_API reclaimer {
 enum class reclaim_stage : unsigned char { empty_slabs, pages, user, last_resort };
 
 // A limit on memory that is never exceeded, in a tree: what is charged to a budget is charged to all above it, and
-// admitted only if it fits in each. Admission comes before the memory is taken, so `used() <= limit()` at every instant.
+// admitted only if it fits in each. Admission comes before the memory is taken, so `used() <= limit()` at every
+// instant.
 //
 // Any thread; budgets outlive what is charged to them and their children. The idea of one hard limit over all kinds of
 // memory with a reclaim behind it is the NetBSD rump kernel's page daemon.
@@ -59,8 +60,8 @@ class LARDER_API memory_budget {
   // not wait does not overtake. Never blocks.
   [[nodiscard]] bool try_charge(bytes amount);
 
-  // Waits for room: first come, first served, small or large; reclaimers are asked for what the oldest waiter needs, and
-  // what they give back is handed to it. Parks the task if there is one, else the thread. Errors: ENOMEM at once if
+  // Waits for room: first come, first served, small or large; reclaimers are asked for what the oldest waiter needs,
+  // and what they give back is handed to it. Parks the task if there is one, else the thread. Errors: ENOMEM at once if
   // `amount` can never fit; ETIMEDOUT at the deadline (which is also looked at only between two reclaimers).
   result<void> charge(bytes amount, time_point deadline = no_deadline);
 
@@ -88,7 +89,8 @@ class LARDER_API memory_budget {
   // For a reclaimer whose memory has just become reclaimable without being released (an unpinned page): lets a waiter
   // ask again. Costs one load when nobody waits.
   void note_reclaimable() {
-    if (has_waiters()) [[unlikely]] wake_to_reclaim();
+    if (has_waiters()) [[unlikely]]
+      wake_to_reclaim();
   }
 
   // Checks the budget's laws and dies on the first that is broken: used ≤ limit; used ≥ the sum of the children's; no

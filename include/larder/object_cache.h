@@ -18,8 +18,7 @@ namespace larder {
 
 // How an object_cache builds and destroys its objects: the default-constructed T. A class of your own has the same two
 // functions, static or not, and may have `void reset(T&)`, called on each put. `construct` builds a T at `memory` and
-// returns it; it fails by returning null or an error (as result<T*>) or by throwing. `destroy` and `reset` must not
-// throw.
+// returns it; it fails by returning null or an error (as result<T*>) or by throwing. The others must not throw.
 template <typename T>
 struct default_traits {
   static T* construct(void* memory) { return ::new (memory) T(); }

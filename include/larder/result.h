@@ -15,8 +15,8 @@ inline std::error_code error_from(int error_number) { return {error_number, std:
 template <typename T>
 class [[nodiscard]] result {
  public:
-  result(T value) : value_(std::move(value)) {}         // NOLINT(google-explicit-constructor): a value is a result
-  result(std::error_code error) : error_(error) {}      // NOLINT(google-explicit-constructor): so is an error
+  result(T value) : value_(std::move(value)) {}     // NOLINT(google-explicit-constructor): a value is a result
+  result(std::error_code error) : error_(error) {}  // NOLINT(google-explicit-constructor): so is an error
   explicit operator bool() const { return value_.has_value(); }
   T& operator*() & { return *value_; }
   const T& operator*() const& { return *value_; }

@@ -68,15 +68,15 @@ class LARDER_API runtime {
   // Starts the workers. Errors: ENOSYS or EPERM where io_uring is missing or not allowed, ENOMEM within the budget,
   // EAGAIN when the system has no more threads; then nothing is left behind.
   static result<std::unique_ptr<runtime>> create(std::string_view name, options chosen);
-  // Waits until all tasks have ended, detached ones too, then joins the workers. Not on one of its own tasks. The handles
-  // of its tasks are joined, detached or destroyed before.
+  // Waits until all tasks have ended, detached ones too, then joins the workers. Not on one of its own tasks. The
+  // handles of its tasks are joined, detached or destroyed before.
   ~runtime();
   runtime(const runtime&) = delete;
   runtime& operator=(const runtime&) = delete;
 
-  // Starts `body` as a task: on the worker of the calling task if it is one of this runtime's, else on the next in turn.
-  // Waits (parks) for a stack while `task_limit` or the budget has no room for one. Throws std::bad_alloc if there can
-  // never be. Any thread.
+  // Starts `body` as a task: on the worker of the calling task if it is one of this runtime's, else on the next in
+  // turn. Waits (parks) for a stack while `task_limit` or the budget has no room for one. Throws std::bad_alloc if
+  // there can never be. Any thread.
   template <typename Body>
   [[nodiscard]] task spawn(Body&& body) {
     return spawn_stored(true, any_worker, no_deadline, std::forward<Body>(body)).value();

@@ -20,8 +20,8 @@ struct waiter_queue {
 
 }  // namespace sync
 
-// A mutual exclusion that parks the task that must wait, and not its worker; a thread that must wait sleeps. First come,
-// first served: unlock hands the mutex to the oldest waiter. May be held across parks and I/O. Not recursive.
+// A mutual exclusion that parks the task that must wait, and not its worker; a thread that must wait sleeps. First
+// come, first served: unlock hands the mutex to the oldest waiter. May be held across parks and I/O. Not recursive.
 class LARDER_API mutex {
  public:
   mutex() = default;

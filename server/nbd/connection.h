@@ -20,8 +20,8 @@ class shard;
 
 namespace larder::nbd {
 
-// A client's connection (theory: connection.cc). A cached object; between `open` and its end it belongs to one shard and
-// is used on that shard's worker only, so it has no lock.
+// A client's connection (theory: connection.cc). A cached object; between `open` and its end it belongs to one shard
+// and is used on that shard's worker only, so it has no lock.
 class connection final : public base::list_link<connection>, private handshake::output {
  public:
   connection();
@@ -85,15 +85,15 @@ class connection final : public base::list_link<connection>, private handshake::
   poll_operation readable_;
   poll_operation writable_;
   base::intrusive_list<request, struct reply_queue> replies_;
-  request* incoming_ = nullptr;       // a WRITE whose payload is still coming
-  std::uint32_t incoming_done_ = 0;   // how much of it has come
-  std::uint32_t in_flight_ = 0;       // requests between their header and their reply's end
-  bool paused_ = false;               // reads nothing until one of its requests is answered,
-  bool answered_ = false;             // which has happened since
-  bool ended_ = false;                // reads nothing more
-  bool broken_ = false;               // the socket is of no use any more
+  request* incoming_ = nullptr;      // a WRITE whose payload is still coming
+  std::uint32_t incoming_done_ = 0;  // how much of it has come
+  std::uint32_t in_flight_ = 0;      // requests between their header and their reply's end
+  bool paused_ = false;              // reads nothing until one of its requests is answered,
+  bool answered_ = false;            // which has happened since
+  bool ended_ = false;               // reads nothing more
+  bool broken_ = false;              // the socket is of no use any more
   bool own_request_used_ = false;
-  request own_request_;               // so that one request can always be taken, whatever memory there is
+  request own_request_;  // so that one request can always be taken, whatever memory there is
   std::uint16_t input_length_ = 0;
   std::array<std::byte, handshake::longest_message> input_;  // the start of a message that was not whole
 };

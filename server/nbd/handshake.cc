@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Each message is an option: a header, and data whose length the client chooses. Only the start of the data can matter
-// (handshake::option_data_kept); the rest is counted and thrown away, however long, without a buffer. A reply that cannot
-// be sent at once ends the connection: a client that asks without reading answers has no claim to memory.
+// (handshake::option_data_kept); the rest is counted and thrown away, however long, without a buffer. A reply that
+// cannot be sent at once ends the connection: a client that asks without reading answers has no claim to memory.
 #include "server/nbd/handshake.h"
 
 #include <algorithm>
@@ -104,8 +104,7 @@ void handshake::answer(option asked, std::span<const std::byte> data, std::span<
 }
 
 // The old way in has no way to say no but to hang up.
-void handshake::answer_export_name(std::span<const std::byte> data, std::span<const export_view> exports,
-                                   output& out) {
+void handshake::answer_export_name(std::span<const std::byte> data, std::span<const export_view> exports, output& out) {
   const std::size_t found = option_length_ > name_most ? SIZE_MAX : find_export(exports, text_of(data));
   if (found == SIZE_MAX) {
     state_ = state::closing;
@@ -129,8 +128,8 @@ void handshake::answer_list(std::span<const export_view> exports, output& out) {
   reply(out, option::list, reply_ack);
 }
 
-// Data: the name's length, the name, a count, and so many 16-bit numbers of what the client would like to be told. It is
-// told all that there is in any case.
+// Data: the name's length, the name, a count, and so many 16-bit numbers of what the client would like to be told. It
+// is told all that there is in any case.
 void handshake::answer_info(option asked, std::span<const std::byte> data, std::span<const export_view> exports,
                             output& out) {
   if (option_length_ < 6) return reply(out, asked, reply_error_invalid, bytes_of("too short"));

@@ -21,8 +21,8 @@ struct export_view {
   std::uint16_t flags() const;
 };
 
-// The server's half of the fixed newstyle handshake, as a machine that eats bytes and says bytes: it holds no socket, no
-// buffer and no memory of its own, so an idle client costs what stands here, and a fuzzer can drive it.
+// The server's half of the fixed newstyle handshake, as a machine that eats bytes and says bytes: it holds no socket,
+// no buffer and no memory of its own, so an idle client costs what stands here, and a fuzzer can drive it.
 class handshake {
  public:
   enum class state : std::uint8_t { client_flags, option_header, skipping, transmission, closing };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The handshake fed with any bytes: in pieces it says, eats and ends with the same as in one, it never eats more than it
-// is given, and no option makes it say more than all exports' names. The input's first byte chooses the pieces.
+// The handshake fed with any bytes: in pieces it says, eats and ends with the same as in one, it never eats more than
+// it is given, and no option makes it say more than all exports' names. The input's first byte chooses the pieces.
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/nbd/handshake.h"
 
-#include <gtest/gtest.h>
-
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 namespace larder::nbd {
 namespace {
@@ -70,7 +70,8 @@ std::vector<option_reply> replies_in(std::string_view said) {
 class HandshakeTest : public ::testing::Test {
  protected:
   // Gives the machine `text` in pieces that end at `cuts`, as a connection does: what it leaves comes again with more.
-  std::size_t feed(handshake& machine, recorder& out, std::string_view text, const std::vector<std::size_t>& cuts = {}) {
+  std::size_t feed(handshake& machine, recorder& out, std::string_view text,
+                   const std::vector<std::size_t>& cuts = {}) {
     std::size_t eaten = 0;
     const auto look = [&](std::size_t end) {
       const std::size_t step = machine.feed(std::as_bytes(std::span(text.substr(eaten, end - eaten))), exports_, out);
@@ -159,8 +160,8 @@ TEST_F(HandshakeTest, ListWithDataIsInvalidAndTheDataIsSkipped) {
   for (const std::size_t length : {std::size_t{1}, handshake::option_data_kept, std::size_t{100'000}}) {
     handshake machine;
     recorder out;
-    feed(machine, out, modern_flags + option_message(option::list, std::string(length, 'x')) +
-                           option_message(option::list));
+    feed(machine, out,
+         modern_flags + option_message(option::list, std::string(length, 'x')) + option_message(option::list));
     const auto said = replies_in(out.all);
     ASSERT_EQ(said.size(), 4U) << length;
     EXPECT_EQ(said[0].type, reply_error_invalid);
@@ -172,8 +173,8 @@ TEST_F(HandshakeTest, UnknownOptionsAreUnsupportedAndTheirDataIsSkipped) {
   for (const std::uint32_t unknown : {0U, 4U, 5U, 8U, 9U, 10U, 0xffffffffU}) {
     handshake machine;
     recorder out;
-    feed(machine, out, modern_flags + option_message(unknown, std::string(70'000, 'y')) +
-                           option_message(option::go, choice("")));
+    feed(machine, out,
+         modern_flags + option_message(unknown, std::string(70'000, 'y')) + option_message(option::go, choice("")));
     EXPECT_EQ(machine.now(), state::transmission);
     const auto said = replies_in(out.all);
     ASSERT_EQ(said.size(), 4U);
@@ -212,10 +213,10 @@ TEST_F(HandshakeTest, InfoWhoseLengthsDisagreeIsInvalid) {
   const std::vector<std::string> bad = {
       {},
       std::string(5, '\0'),
-      number(std::uint32_t{1}) + number(std::uint16_t{0}),              // the name is not there
-      number(std::uint32_t{0xffffffff}) + "abcdef",                      // nor could it be
-      choice("first") + "x",                                             // more than is said
-      number(std::uint32_t{0}) + number(std::uint16_t{1}),               // less than is said
+      number(std::uint32_t{1}) + number(std::uint16_t{0}),  // the name is not there
+      number(std::uint32_t{0xffffffff}) + "abcdef",         // nor could it be
+      choice("first") + "x",                                // more than is said
+      number(std::uint32_t{0}) + number(std::uint16_t{1}),  // less than is said
       number(std::uint32_t{0}) + number(std::uint16_t{0xffff}) + "abcd",
   };
   for (const std::string& data : bad) {

@@ -10,8 +10,8 @@
 // The numbers of the NBD protocol (the project's doc/proto.md), and its big-endian integers.
 namespace larder::nbd {
 
-inline constexpr std::uint64_t greeting_magic = 0x4e42444d41474943;   // "NBDMAGIC"
-inline constexpr std::uint64_t option_magic = 0x49484156454f5054;     // "IHAVEOPT"
+inline constexpr std::uint64_t greeting_magic = 0x4e42444d41474943;  // "NBDMAGIC"
+inline constexpr std::uint64_t option_magic = 0x49484156454f5054;    // "IHAVEOPT"
 inline constexpr std::uint64_t option_reply_magic = 0x0003e889045565a9;
 inline constexpr std::uint32_t request_magic = 0x25609513;
 inline constexpr std::uint32_t simple_reply_magic = 0x67446698;

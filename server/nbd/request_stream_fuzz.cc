@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A client in transmission that sends any bytes and hangs up: the server does not die, and forgets it. One service, with a
-// listener on a unix socket, is used for all inputs.
+// A client in transmission that sends any bytes and hangs up: the server does not die, and forgets it. One service,
+// with a listener on a unix socket, is used for all inputs.
 #include <unistd.h>
 
 #include <array>
@@ -30,7 +30,8 @@ class running_server {
     auto memory = memory_backing::create(disk_size);
     LARDER_CHECK(static_cast<bool>(memory), "no memory for a disk");
     disks.push_back({"disk", *std::move(memory), false});
-    const bytes limit = server::service::least_memory(1, 1).first;
+    // Twice the least: sanitizers' stacks are large.
+    const bytes limit = server::service::least_memory(1, 1).first * 2;
     service_ = std::make_unique<server::service>(limit, server::layout::of(limit, 1, 1), std::move(disks));
     auto listener = os::listen_unix(path_);
     LARDER_CHECK(static_cast<bool>(listener), "cannot listen on %s", path_.c_str());

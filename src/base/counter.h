@@ -7,8 +7,8 @@
 
 namespace larder::base {
 
-// Statistics, shown through the registry. A figure orders nothing and publishes nothing, so all of it is relaxed: readers
-// see each count as it was at some instant.
+// Statistics, shown through the registry. A figure orders nothing and publishes nothing, so all of it is relaxed:
+// readers see each count as it was at some instant.
 
 // Counted by any thread, where that is rare enough to share a line.
 class counter {

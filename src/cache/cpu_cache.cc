@@ -16,8 +16,7 @@
 namespace larder::cache {
 namespace {
 
-// Objects in an array: enough that the slabs' lock is taken once in 62 operations, and the array with its head is 1
-// KiB.
+// Objects in an array: so that the slabs' lock is taken once in 62 operations, and an array with its head is 1 KiB.
 constexpr std::size_t capacity_max = 124;
 // Memory in an array: what a CPU's second-level cache might still hold. Larger objects cost more to use than to fetch
 // from their slab, and few of them would hoard much: four of 16 KiB, one of 64 KiB, none above.

@@ -90,9 +90,11 @@ slab_layer::taken slab_layer::take() {
 }
 
 void* slab_layer::take_spare() {
-  if (with_spare_.empty()) return nullptr;
+  slab* from = with_spare_.front();
+  if (from == nullptr) return nullptr;
   slab* fullest = fullest_with_room();
-  return take_spare_of(fullest->spare_count() > 0 ? *fullest : *with_spare_.front());
+  if (fullest->spare_count() > 0) from = fullest;
+  return take_spare_of(*from);
 }
 
 void* slab_layer::take_spare_of(slab& from) {

@@ -6,8 +6,8 @@
 //   +8   r15, r14, r13, r12, rbx, rbp
 //   +56  the address it goes on at
 //
-// Only what a callee must keep is saved: the switch is a call for whoever makes it. No shadow-stack property is noted for
-// this file, so a program that links it runs without one: `ret` to another stack would be taken for an attack.
+// Only what a callee must keep is saved: the switch is a call for whoever makes it. No shadow-stack property is noted
+// for this file, so a program that links it runs without one: `ret` to another stack would be taken for an attack.
 
 #if defined(__x86_64__)
 

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A coroutine is a fiber with a closure, an exception to hand over, and a way to be ended early. Its stack comes from the
-// process's cache of its size class (stack_cache.h); the state stands at the upper end of the stack, so one object is all
-// there is to take and to give back.
-#include <larder/coroutine.h>
-
+// A coroutine is a fiber with a closure, an exception to hand over, and a way to be ended early. Its stack comes from
+// the process's cache of its size class (stack_cache.h); the state stands at the upper end of the stack, so one object
+// is all there is to take and to give back.
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <mutex>
 #include <stdexcept>
+
+#include <larder/coroutine.h>
 
 #include "base/check.h"
 #include "coro/fiber.h"

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larder/coroutine.h>
-
 #include <array>
 #include <exception>
 #include <functional>
-#include <gtest/gtest.h>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -12,6 +9,10 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
+
+#include <larder/coroutine.h>
 
 namespace larder {
 namespace {
@@ -193,7 +194,9 @@ TEST(CoroutineTest, CancelledWhileItsOwnerUnwinds) {
 TEST(CoroutineTest, DestroyedBeforeItsFirstResumeOnlyDestroysItsClosure) {
   std::vector<std::string> ended;
   bool ran = false;
-  { const coroutine never([&ran, part = notes_its_end(ended, "closure")] { ran = true; }); }
+  {
+    const coroutine never([&ran, part = notes_its_end(ended, "closure")] { ran = true; });
+  }
   EXPECT_FALSE(ran);
   EXPECT_EQ(ended, std::vector<std::string>{"closure"});
 }

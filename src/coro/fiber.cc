@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A fiber is a context with an end and with what the tools around it must know: the sanitizers are told of each switch,
-// and the C++ runtime's list of exceptions in flight, which it keeps by thread, travels with the fiber. Both are done on
-// the resumer's side where possible: it stays on its thread over the whole resume, whereas a fiber may wake up on
+// and the C++ runtime's list of exceptions in flight, which it keeps by thread, travels with the fiber. Both are done
+// on the resumer's side where possible: it stays on its thread over the whole resume, whereas a fiber may wake up on
 // another, so nothing of the fiber's code may keep the address of a thread-local across `suspend` (KF-34).
 #include "coro/fiber.h"
 
@@ -91,8 +91,8 @@ void fiber::abandon() {
   end_use();
 }
 
-// Never inlined, not even at link time: __cxa_get_globals is declared constant, so that two resumes in one function, with a
-// move to another thread between them, might share its answer.
+// Never inlined, not even at link time: __cxa_get_globals is declared constant, so that two resumes in one function,
+// with a move to another thread between them, might share its answer.
 [[gnu::noinline]] void fiber::resume() {
   LARDER_CHECK(!running_ && !finished(), "resume of a coroutine that %s", running_ ? "runs" : "has finished");
   running_ = true;

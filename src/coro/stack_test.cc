@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Where the stacks of coroutines come from and go to.
-#include <larder/coroutine.h>
+#include <sched.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdio>
-#include <gtest/gtest.h>
 #include <memory>
 #include <new>
-#include <sched.h>
 #include <string>
-#include <sys/mman.h>
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include <gtest/gtest.h>
+
+#include <larder/coroutine.h>
 
 #include "base/sanitizers.h"
 #include "os/fault.h"

@@ -5,8 +5,7 @@
 //
 // An entry's tag says what it is: the handle by which it is used now, or the complement of the last one. The index bits
 // of a complement differ from the entry's own index, so a tag equals a handle that leads to its entry only if the entry
-// is used by just that handle. `find` reads tag, object, tag; if the tag is the handle both times, the object is its
-// own.
+// is used by just that handle. `find` reads tag, object, tag; if both tags are the handle, the object is its own.
 //
 // Changes are made under one mutex. Freed entries are reused first in, first out, and a new frame's entries join them
 // at once: that makes the time until a handle comes again the longest, at least 255 rounds over all free entries.
@@ -208,8 +207,7 @@ void* raw_handle_table::find(handle which) const {
   const entry* found = state_->entry_of(which);
   if (found == nullptr || found->tag.load(base::memory_order_acquire) != which.value)
     return nullptr;  // partner: insert
-  // Acquire: if this is the object of a later user, or the null of an erase, the tag of that time or a later one is
-  // seen below.
+  // Acquire: if this is the object of a later user, or the null of an erase, a tag at least that new is seen below.
   void* object = found->object.load(base::memory_order_acquire);
   return found->tag.load(base::memory_order_relaxed) == which.value ? object : nullptr;
 }

@@ -27,7 +27,7 @@ enum class call : std::uint8_t {
   send,
   event,
   ring_setup,
-  ring_enter,
+  ring_enter,  // EINTR, EAGAIN or EBUSY: the ring looks again
   thread_create,
   any,  // in a plan: whichever comes n-th
 };

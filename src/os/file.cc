@@ -136,10 +136,13 @@ result<void> sync_data(int file) {
   return {};
 }
 
+int mode_of_zeroing(bool keep_blocks) {
+  return (keep_blocks ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE) | FALLOC_FL_KEEP_SIZE;
+}
+
 result<void> zero_range(int file, std::uint64_t offset, std::uint64_t length, bool keep_blocks) {
   if (fault::fires(call::allocate)) return error_from(errno);
-  const int mode =
-      keep_blocks ? FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE : FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  const int mode = mode_of_zeroing(keep_blocks);
   int outcome = 0;
   do {
     outcome = ::fallocate(file, mode, static_cast<off_t>(offset), static_cast<off_t>(length));

@@ -54,6 +54,8 @@ result<void> sync_data(int file);
 // Makes the range read as zeros and gives its blocks back (`keep_blocks`: only the former). EOPNOTSUPP where the file
 // system cannot.
 result<void> zero_range(int file, std::uint64_t offset, std::uint64_t length, bool keep_blocks);
+// fallocate's mode for that.
+int mode_of_zeroing(bool keep_blocks);
 // Raises the soft limit of open descriptors to the hard one, where the system allows it.
 void raise_descriptor_limit();
 

@@ -39,8 +39,13 @@ result<void*> map(bytes length, std::size_t alignment) {
 }
 
 void unmap(void* address, bytes length) {
-  LARDER_CHECK(::munmap(address, length.count) == 0, "munmap(%p, %llu) failed with errno %d", address,
-               static_cast<unsigned long long>(length.count), errno);
+  if (::munmap(address, length.count) == 0) return;
+  // Cutting a hole into a mapping takes one more, and there may be no more: then the memory goes back all the same, and
+  // only the addresses are lost (KF-31).
+  const int error_number = errno;
+  LARDER_CHECK(error_number == ENOMEM && ::madvise(address, length.count, MADV_DONTNEED) == 0,
+               "munmap(%p, %llu) failed with errno %d", address, static_cast<unsigned long long>(length.count),
+               error_number);
 }
 
 result<void> discard(void* address, bytes length) {

@@ -98,10 +98,12 @@ void ring::sync_data(int file, ring_operation& operation) {
   ::io_uring_sqe_set_data(entry, &operation);
 }
 
-void ring::allocate(int file, int mode, std::uint64_t offset, std::uint64_t length, ring_operation& operation) {
+void ring::zero_range(int file, std::uint64_t offset, std::uint64_t length, bool keep_blocks,
+                      ring_operation& operation) {
   if (injected(operation, fault::fires(call::allocate))) return;
   io_uring_sqe* entry = next_entry();
-  ::io_uring_prep_fallocate(entry, file, mode, static_cast<off_t>(offset), static_cast<off_t>(length));
+  ::io_uring_prep_fallocate(entry, file, mode_of_zeroing(keep_blocks), static_cast<off_t>(offset),
+                            static_cast<off_t>(length));
   ::io_uring_sqe_set_data(entry, &operation);
 }
 
@@ -166,7 +168,9 @@ unsigned ring::run(bool wait, time_point deadline) {
   const auto called = static_cast<unsigned>(failed.size());
   if (called > 0) wait = false;
   int outcome = 0;
-  if (wait) {
+  if (fault::fires(call::ring_enter)) {
+    outcome = -errno;
+  } else if (wait) {
     __kernel_timespec until{};
     if (deadline != no_deadline) {
       const auto left =

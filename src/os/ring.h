@@ -41,8 +41,9 @@ class ring {
   void read(int file, std::span<const iovec> into, std::uint64_t offset, ring_operation& operation);
   void write(int file, std::span<const iovec> from, std::uint64_t offset, ring_operation& operation);
   void sync_data(int file, ring_operation& operation);
-  void allocate(int file, int mode, std::uint64_t offset, std::uint64_t length, ring_operation& operation);
-  // Completes once with the events that are there (POLLIN, POLLOUT, …), at once if they are.
+  // As os::zero_range.
+  void zero_range(int file, std::uint64_t offset, std::uint64_t length, bool keep_blocks, ring_operation& operation);
+  // Completes once with the events that are there (events.h), at once if they are.
   void poll(int file, unsigned events, ring_operation& operation);
   void accept(int listener, ring_operation& operation);
   // Asks that an operation end early: its own completion tells (ECANCELED), `cancelling`'s that the request was seen.

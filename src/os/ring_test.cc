@@ -103,13 +103,19 @@ TEST_F(RingTest, WritesSyncsAndReadsBack) {
   EXPECT_EQ(writing.completions + syncing.completions + reading.completions, 3);
 }
 
-TEST_F(RingTest, AllocateChangesTheFile) {
-  noted_operation growing;
-  ring_->allocate(file_.number(), 0, 0, 128U << 10, growing);
-  run_until(growing);
-  if (growing.outcome == -EOPNOTSUPP) GTEST_SKIP() << "the file system cannot";
-  EXPECT_EQ(growing.outcome, 0);
-  EXPECT_EQ(facts_of(file_.number())->size, 128_KiB);
+TEST_F(RingTest, ZeroRangeMakesTheRangeReadAsZeros) {
+  const std::string text(8192, 'x');
+  const iovec out{const_cast<char*>(text.data()), text.size()};
+  ASSERT_TRUE(write_at(file_.number(), {&out, 1}, 0));
+  noted_operation zeroing;
+  ring_->zero_range(file_.number(), 4096, 4096, false, zeroing);
+  run_until(zeroing);
+  if (zeroing.outcome == -EOPNOTSUPP) GTEST_SKIP() << "the file system cannot";
+  EXPECT_EQ(zeroing.outcome, 0);
+  std::string got(8192, '?');
+  const iovec in{got.data(), got.size()};
+  ASSERT_TRUE(read_at(file_.number(), {&in, 1}, 0));
+  EXPECT_EQ(got, std::string(4096, 'x') + std::string(4096, '\0'));
 }
 
 TEST_F(RingTest, ErrorsArriveAsNegativeNumbers) {
@@ -310,7 +316,7 @@ TEST_F(RingTest, EveryKindOfOperationCanBeMadeToFail) {
   EXPECT_TRUE(fails(call::read, [&](noted_operation& it) { ring_->read(file, {&vector, 1}, 0, it); }));
   EXPECT_TRUE(fails(call::write, [&](noted_operation& it) { ring_->write(file, {&vector, 1}, 0, it); }));
   EXPECT_TRUE(fails(call::sync, [&](noted_operation& it) { ring_->sync_data(file, it); }));
-  EXPECT_TRUE(fails(call::allocate, [&](noted_operation& it) { ring_->allocate(file, 0, 0, 4096, it); }));
+  EXPECT_TRUE(fails(call::allocate, [&](noted_operation& it) { ring_->zero_range(file, 0, 4096, false, it); }));
   EXPECT_TRUE(fails(call::accept, [&](noted_operation& it) { ring_->accept(near_.number(), it); }));
 }
 

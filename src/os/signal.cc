@@ -27,6 +27,8 @@ void hold_signals() {
   ::signal(SIGPIPE, SIG_IGN);
 }
 
+bool asks_to_stop(int signal) { return signal == SIGINT || signal == SIGTERM; }
+
 void release_signals() {
   const sigset_t set = held_signals();
   ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);

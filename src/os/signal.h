@@ -12,6 +12,9 @@ void hold_signals();
 // From now on SIGINT and SIGTERM end the process at once, as they do in one that never held them.
 void release_signals();
 
+// Whether that signal asks the process to end: SIGINT and SIGTERM do.
+bool asks_to_stop(int signal);
+
 // Sleeps until one of those signals comes, and returns its number; 0 when the deadline passed.
 int await_signal(time_point deadline);
 

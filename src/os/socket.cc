@@ -14,10 +14,13 @@
 #include <memory>
 #include <thread>
 
+#include "os/events.h"
 #include "os/fault.h"
 
 namespace larder::os {
 namespace {
+
+static_assert(event_readable == POLLIN && event_writable == POLLOUT && event_hung_up == POLLHUP);
 
 constexpr int backlog = 1024;  // a burst of connecting guests; the kernel caps it at net.core.somaxconn
 

@@ -33,6 +33,18 @@ TEST_F(AdmissionTest, GrowsWhileTheBudgetHasRoom) {
   EXPECT_LE(budget_->used(), budget_->limit());
 }
 
+// KF-55
+TEST_F(AdmissionTest, EveryFrameAndItsMetadataIsCharged) {
+  make_cache(4, 2_MiB);
+  EXPECT_EQ(budget_->used(), page_cache::least_memory({.budget = budget_.get(), .guaranteed_pages = 4}));
+  const bytes before = budget_->used();
+  auto admitted = cache_->admit(200, 200);
+  ASSERT_TRUE(admitted);
+  ASSERT_EQ(cache_->stats().pages_owned, 200U);
+  // 201 times 64 bytes of metadata, counted from frame 0, take four pages, one of which was there.
+  EXPECT_EQ(budget_->used(), before + bytes{page} * (196 + 3));
+}
+
 TEST_F(AdmissionTest, LargeOneIsNotOvertakenBySmallOnes) {
   make_fixed_cache(8);
   pin_admission held = admit(5);
@@ -78,7 +90,8 @@ TEST_F(AdmissionTest, OneThatTimesOutLetsTheNextIn) {
   next.join();
 }
 
-// KF-54: what was evicted is returned page for page, dirty pages too, down to the floor and to what is admitted.
+// KF-54: what was evicted is returned page for page, dirty pages too, down to the floor and to what is admitted. KF-57:
+// it writes them without waiting for memory, which would be fatal in a reclaimer.
 TEST_F(AdmissionTest, ReclaimStopsAtTheFloorAndAtWhatIsAdmitted) {
   make_cache(4, 2_MiB);
   test_disk disk(256 * page);

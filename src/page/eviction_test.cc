@@ -49,6 +49,12 @@ TEST_F(EvictionTest, VisitedPageStaysOnceAndKeepsItsPlace) {
   EXPECT_EQ(evict(), 1);
 }
 
+// KF-45
+TEST_F(EvictionTest, LookingIsNotVisiting) {
+  for (std::uint32_t round = 0; round < 3 * queue_.size(); ++round) EXPECT_NE(queue_.advance(), nullptr);
+  for (const frame* each : pages_) EXPECT_EQ(each->state & visited, 0U);
+}
+
 TEST_F(EvictionTest, NewPageIsPassedAfterTheHand) {
   visit(0);
   EXPECT_EQ(evict(), 1);

@@ -55,12 +55,14 @@ TEST_F(PageCacheStressTest, ThousandThreadsThatHoldAPageAndWantAnotherFinishIn60
   EXPECT_GT(cache_->stats().admission_waits, 0U);
 }
 
-// KF-51, with every page dirty and a slow disk: frames come from write-back alone.
+// KF-51, KF-52: with a slow disk, every page dirty and not a byte of memory left, frames come from write-back alone.
 TEST_F(PageCacheStressTest, WritersInAFullCacheFinish) {
   make_fixed_cache(16);
   test_disk disk(1024 * page);
   disk.lag_us = 20;
   auto file = open(disk);
+  const budget_charge rest(*budget_, budget_->limit() - budget_->used());
+  ASSERT_TRUE(budget_->try_charge(rest.amount()));
   on_threads(32, [&](int number) {
     for (std::uint64_t round = 0; round < 16; ++round) {
       pin_admission admission = admit(2);

@@ -4,15 +4,12 @@
 // completion, which comes on the same worker: nothing here is shared between threads.
 #include "task/io.h"
 
-#include <fcntl.h>
-#include <linux/falloc.h>
-#include <poll.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "base/check.h"
+#include "os/events.h"
 #include "os/file.h"
 #include "os/parker.h"
 #include "os/socket.h"
@@ -104,9 +101,8 @@ result<void> read_vectors(int file, std::span<const iovec> into, std::uint64_t o
   return move_all(
       into, offset,
       [&](std::span<const iovec> some, std::uint64_t at) {
-        return await(*here, [&](os::ring& ring, os::ring_operation& operation) {
-          ring.read(file, some, at, operation);
-        });
+        return await(*here,
+                     [&](os::ring& ring, os::ring_operation& operation) { ring.read(file, some, at, operation); });
       },
       zero_rest);
 }
@@ -117,9 +113,8 @@ result<void> write_vectors(int file, std::span<const iovec> from, std::uint64_t 
   return move_all(
       from, offset,
       [&](std::span<const iovec> some, std::uint64_t at) {
-        return await(*here, [&](os::ring& ring, os::ring_operation& operation) {
-          ring.write(file, some, at, operation);
-        });
+        return await(*here,
+                     [&](os::ring& ring, os::ring_operation& operation) { ring.write(file, some, at, operation); });
       },
       [](std::span<const iovec>, std::size_t) -> result<void> { return error_from(EIO); });
 }
@@ -127,11 +122,10 @@ result<void> write_vectors(int file, std::span<const iovec> from, std::uint64_t 
 result<void> zero_range(int file, std::uint64_t offset, std::uint64_t length, bool keep_blocks) {
   worker* here = worker::current();
   if (here == nullptr) return os::zero_range(file, offset, length, keep_blocks);
-  const int mode = (keep_blocks ? FALLOC_FL_ZERO_RANGE : FALLOC_FL_PUNCH_HOLE) | FALLOC_FL_KEEP_SIZE;
   int outcome = 0;
   do {
     outcome = await(*here, [&](os::ring& ring, os::ring_operation& operation) {
-      ring.allocate(file, mode, offset, length, operation);
+      ring.zero_range(file, offset, length, keep_blocks, operation);
     });
   } while (outcome == -EINTR);
   if (outcome < 0) return error_from(-outcome);
@@ -151,9 +145,8 @@ result<void> write(int file, std::span<const std::byte> from, std::uint64_t offs
 result<void> sync(int file) {
   worker* here = worker::current();
   if (here == nullptr) return os::sync_data(file);
-  const int outcome = await(*here, [&](os::ring& ring, os::ring_operation& operation) {
-    ring.sync_data(file, operation);
-  });
+  const int outcome =
+      await(*here, [&](os::ring& ring, os::ring_operation& operation) { ring.sync_data(file, operation); });
   if (outcome < 0) return error_from(-outcome);
   return {};
 }
@@ -163,7 +156,7 @@ result<std::size_t> receive(int socket, std::span<std::byte> into) {
   for (;;) {
     auto moved = os::receive_now(socket, std::span(&vector, 1));
     if (moved || !would_block(moved.error())) return moved;
-    await_events(socket, POLLIN);
+    await_events(socket, os::event_readable);
   }
 }
 
@@ -174,7 +167,7 @@ result<void> send(int socket, std::span<const std::byte> from) {
     if (moved) {
       from = from.subspan(*moved);
     } else if (would_block(moved.error())) {
-      await_events(socket, POLLOUT);
+      await_events(socket, os::event_writable);
     } else {
       return moved.error();
     }
@@ -188,8 +181,8 @@ result<int> accept(int listener) {
     if (connection) return connection->release();
     if (!would_block(connection.error()) || shut_down) return connection.error();
     // A unix listener that was shut down says no more than that it has hung up.
-    const int events = await_events(listener, POLLIN);
-    shut_down = events > 0 && (events & POLLHUP) != 0;
+    const int events = await_events(listener, os::event_readable);
+    shut_down = events > 0 && (events & os::event_hung_up) != 0;
   }
 }
 

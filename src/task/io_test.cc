@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "task/io.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
-#include <cstddef>
 #include <csignal>
-#include <gtest/gtest.h>
+#include <cstddef>
 #include <memory>
 #include <string>
-#include <sys/resource.h>
 #include <thread>
-#include <unistd.h>
 #include <vector>
+
+#include <gtest/gtest.h>
 
 #include <larder/coroutine.h>
 #include <larder/runtime.h>
@@ -324,7 +326,8 @@ TEST_P(IoTest, TasksOfOneWorkerTalkToEachOther) {
     }
   };
   std::vector<task> echoes;
-  for (auto& pair : sockets) echoes.push_back(runtime_->spawn([&echo, socket = pair.second.number()] { echo(socket); }));
+  for (auto& pair : sockets)
+    echoes.push_back(runtime_->spawn([&echo, socket = pair.second.number()] { echo(socket); }));
   std::vector<task> askers;
   for (auto& pair : sockets) {
     askers.push_back(runtime_->spawn([socket = pair.first.number()] {
@@ -347,12 +350,34 @@ TEST_P(IoTest, TasksOfOneWorkerTalkToEachOther) {
   for (task& each : echoes) each.join();
 }
 
+TEST_P(IoTest, CompletionsArriveWhileTheWorkerIsBusy) {
+  const os::descriptor file = new_file(64_KiB);
+  auto [left, right] = *os::socket_pair();
+  std::atomic<bool> stop{false};
+  task busy = runtime_->spawn([&] {
+    while (!stop) this_task::yield();
+  });
+  task waiting = runtime_->spawn([&, socket = right.number()] {
+    std::array<std::byte, 16> memory{};
+    EXPECT_EQ(*io::receive(socket, memory), 3U);
+  });
+  in_place([&, socket = left.number()] {
+    std::vector<std::byte> memory(4096);
+    EXPECT_TRUE(io::read(file.number(), memory, 0));
+    EXPECT_TRUE(io::send(socket, std::span(memory).first(3)));
+  });
+  waiting.join();
+  stop = true;
+  busy.join();
+}
+
 // More operations under way than the ring has entries.
 TEST_P(IoTest, MoreOperationsThanRingEntriesAllComplete) {
   memory_budget budget("narrow");
   const os::descriptor file = new_file(4_MiB);
   {
-    auto narrow = *runtime::create("narrow", {.workers = 1, .stack_size = 16_KiB, .budget = &budget, .ring_entries = 4});
+    auto narrow =
+        *runtime::create("narrow", {.workers = 1, .stack_size = 16_KiB, .budget = &budget, .ring_entries = 4});
     std::vector<task> tasks;
     for (unsigned i = 0; i < 300; ++i) {
       tasks.push_back(narrow->spawn([&file, i] {

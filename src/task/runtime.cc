@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larder/runtime.h>
-
-#include <sched.h>
-
 #include <thread>
 #include <vector>
+
+#include <larder/runtime.h>
 
 #include "base/check.h"
 #include "base/registry.h"
@@ -130,8 +128,8 @@ result<std::unique_ptr<runtime>> runtime::create(std::string_view name, options 
     }
     ++running;
   }
-  made.registered = std::make_unique<base::registration>(
-      [&made, component = "runtime/" + made.name](const base::stat_visitor& show) {
+  made.registered =
+      std::make_unique<base::registration>([&made, component = "runtime/" + made.name](const base::stat_visitor& show) {
         show({component, "workers", made.shared.workers.size()});
         show({component, "tasks", made.shared.live});
         show({component, "tasks_started", made.shared.started.value()});
@@ -151,8 +149,8 @@ runtime::~runtime() {
 runtime::launch runtime::prepare(bool joinable, unsigned chosen_worker, time_point deadline, std::size_t size,
                                  std::size_t alignment) {
   auto& shared = state_->shared;
-  LARDER_CHECK(chosen_worker == any_worker || chosen_worker < shared.workers.size(),
-               "runtime \"%s\": worker %u of %zu", state_->name.c_str(), chosen_worker, shared.workers.size());
+  LARDER_CHECK(chosen_worker == any_worker || chosen_worker < shared.workers.size(), "runtime \"%s\": worker %u of %zu",
+               state_->name.c_str(), chosen_worker, shared.workers.size());
   auto* block = deadline == time_point::min() ? shared.stacks->try_get() : shared.stacks->get(deadline);
   if (block == nullptr) {
     if (deadline == no_deadline) throw std::bad_alloc();
@@ -231,7 +229,7 @@ bool inside() { return worker::current() != nullptr; }
 void yield() {
   worker* here = worker::current();
   if (here == nullptr) {
-    ::sched_yield();
+    std::this_thread::yield();
   } else {
     here->yield_current();
   }

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What a runtime does within a limit on tasks, memory, threads and mappings.
-#include <larder/runtime.h>
-
 #include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <filesystem>
-#include <gtest/gtest.h>
 #include <iterator>
 #include <memory>
 #include <new>
@@ -16,6 +13,9 @@
 #include <thread>
 #include <vector>
 
+#include <gtest/gtest.h>
+
+#include <larder/runtime.h>
 #include <larder/sync.h>
 
 #include "base/sanitizers.h"
@@ -314,8 +314,7 @@ TEST_P(RuntimeMemoryTest, SpawnFailsCleanlyWhenTheSystemHasNoMemory) {
     gate held;
     int accepted = 0;
     os::fault::arm(failing, 3, ENOMEM, true);
-    EXPECT_THROW(
-        for (; accepted < 200; ++accepted) runtime_->spawn_detached([&] { held.wait(); }), std::bad_alloc);
+    EXPECT_THROW(for (; accepted < 200; ++accepted) runtime_->spawn_detached([&] { held.wait(); }), std::bad_alloc);
     EXPECT_TRUE(os::fault::fired());
     os::fault::disarm();
     EXPECT_EQ(runtime_->tasks(), static_cast<std::size_t>(accepted));

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larder/runtime.h>
-
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
-#include <gtest/gtest.h>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -13,7 +10,10 @@
 #include <thread>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 #include <larder/coroutine.h>
+#include <larder/runtime.h>
 #include <larder/sync.h>
 
 #include "base/sanitizers.h"

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <larder/sync.h>
-
 #include <atomic>
 #include <chrono>
 #include <deque>
-#include <gtest/gtest.h>
 #include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
+#include <gtest/gtest.h>
+
 #include <larder/runtime.h>
+#include <larder/sync.h>
 
 #include "base/sanitizers.h"
 #include "tests/support/eventually.h"
@@ -172,7 +172,7 @@ TEST_P(ConditionTest, NotifyOneWakesTheOldestWaiter) {
 TEST_P(ConditionTest, NotifyAllWakesTasksAndThreads) {
   mutex guard;
   condition changed;
-  bool ready = false;           // guarded by `guard`
+  bool ready = false;  // guarded by `guard`
   std::atomic<int> waiting{0};
   std::thread notifier([&] {
     EXPECT_TRUE(tests::eventually([&] { return waiting == 12; }));

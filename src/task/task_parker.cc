@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A word says empty, token or parked, as a thread's parker does; only the sleep differs: the task publishes `parked` and
-// switches to its worker, and the unpark that finds it so puts the task back among the ready. There is exactly one such
-// unpark for each park, so a task is never made ready twice. A task runs on its own worker only, so it cannot be resumed
-// between the publication and the switch.
+// A word says empty, token or parked, as a thread's parker does; only the sleep differs: the task publishes `parked`
+// and switches to its worker, and the unpark that finds it so puts the task back among the ready. There is exactly one
+// such unpark for each park, so a task is never made ready twice. A task runs on its own worker only, so it cannot be
+// resumed between the publication and the switch.
 #include "task/task_parker.h"
 
 #include <mutex>

@@ -34,9 +34,9 @@ class task_parker final : public os::parker, public base::heap_link {
   static constexpr unsigned parked = 2;
 
   base::atomic<unsigned> state_{empty};
-  time_point deadline_{};       // the worker's thread only, like the heap link
-  bool in_timers_ = false;      // the worker's thread only
-  bool expired_ = false;        // the worker's thread only
+  time_point deadline_{};               // the worker's thread only, like the heap link
+  bool in_timers_ = false;              // the worker's thread only
+  bool expired_ = false;                // the worker's thread only
   task_parker* next_unused_ = nullptr;  // guarded by the pool's mutex
 };
 

@@ -11,7 +11,7 @@
 // `visitors_` keeps the worker until it is out.
 #include "task/worker.h"
 
-#include <sched.h>
+#include <thread>
 
 #include "base/check.h"
 #include "coro/innermost.h"
@@ -39,7 +39,7 @@ worker::worker(shared_state& shared, unsigned number, unsigned ring_entries)
     : shared_(shared), number_(number), ring_entries_(ring_entries) {}
 
 worker::~worker() {
-  while (visitors_ != 0) ::sched_yield();
+  while (visitors_ != 0) std::this_thread::yield();
 }
 
 [[gnu::noinline]] worker* worker::current() { return this_worker; }

@@ -40,18 +40,18 @@ struct task_block : coro::fiber, base::list_link<>, base::stack_link {
   ~task_block();
 
   task_parker& parker;
-  worker* home = nullptr;  // where it runs, from its start to its end
+  worker* home = nullptr;                   // where it runs, from its start to its end
   struct completion* completion = nullptr;  // null if nobody joins it
   void* closure = nullptr;
   void (*run)(void*) = nullptr;
-  std::byte* top = nullptr;                // of the stack below the closure
-  void* innermost_coroutine = nullptr;     // while it is parked
+  std::byte* top = nullptr;             // of the stack below the closure
+  void* innermost_coroutine = nullptr;  // while it is parked
 };
 
 // What the workers of a runtime share.
 struct shared_state {
   std::unique_ptr<coro::stack_cache<task_block>> stacks;
-  base::atomic<std::size_t> live{0};      // tasks that exist
+  base::atomic<std::size_t> live{0};  // tasks that exist
   base::counter started;
   base::atomic<bool> stopping{false};
   std::vector<std::unique_ptr<worker>> workers;
@@ -100,9 +100,9 @@ class worker {
   task_block* running_ = nullptr;
   base::intrusive_list<task_block> ready_;
   base::pairing_heap<task_parker, earlier_deadline> timers_;
-  base::take_all_stack inbox_;            // from other threads
-  base::atomic<bool> sleeping_{false};    // in the kernel, or about to be: a push to the inbox must wake
-  base::atomic<unsigned> visitors_{0};    // other threads inside make_ready: the worker outlives them
+  base::take_all_stack inbox_;          // from other threads
+  base::atomic<bool> sleeping_{false};  // in the kernel, or about to be: a push to the inbox must wake
+  base::atomic<unsigned> visitors_{0};  // other threads inside make_ready: the worker outlives them
 };
 
 }  // namespace larder::task_layer

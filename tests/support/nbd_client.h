@@ -14,8 +14,9 @@
 
 namespace larder::tests {
 
-// A small NBD client that blocks its thread, for tests of a server in the same process: it makes its system calls itself,
-// so that armed faults (os/fault.h) hit the server only. A server that says nothing for half a minute counts as gone.
+// A small NBD client that blocks its thread, for tests of a server in the same process: it makes its system calls
+// itself, so that armed faults (os/fault.h) hit the server only. A server that says nothing for half a minute counts as
+// gone.
 class nbd_client {
  public:
   // Connects to a unix socket; dies if nobody listens there.
