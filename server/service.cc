@@ -110,7 +110,10 @@ service::service(bytes memory, const layout& plan, std::vector<disk> disks)
   tasks_ = runtime_.get();
   for (unsigned number = 0; number < plan.workers; ++number) {
     shards_.push_back(std::make_unique<shard>(*this, number, plan.tasks_per_worker));
-    runtime_->spawn_detached_on(number, [mine = shards_.back().get()] { mine->keep_door(); });
+  }
+  // Nothing throws from here on, so no door is left behind: the stacks were reserved.
+  for (unsigned number = 0; number < plan.workers; ++number) {
+    runtime_->spawn_detached_on(number, [mine = shards_[number].get()] { mine->keep_door(); });
   }
 }
 

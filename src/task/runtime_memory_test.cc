@@ -240,11 +240,13 @@ TEST_P(RuntimeMemoryTest, TickStormMapsNothingOnceItIsWarm) {
   const std::uint64_t constructed = stack_figure("constructed");
   EXPECT_LE(constructed, 8U * (tasks_per_tick + 2));
   const bytes used = budget_.used();
-  os::fault::arm(os::call::any, ~std::uint64_t{0}, ENOMEM);
-  storm(1000);
-  const std::uint64_t calls = os::fault::uses();
-  os::fault::disarm();
-  EXPECT_EQ(calls, 0U);
+  for (const os::call counted : {os::call::map, os::call::protect, os::call::advise}) {
+    os::fault::arm(counted, ~std::uint64_t{0}, ENOMEM);
+    storm(400);
+    const std::uint64_t calls = os::fault::uses();
+    os::fault::disarm();
+    EXPECT_EQ(calls, 0U) << "call " << static_cast<int>(counted);
+  }
   EXPECT_EQ(stack_figure("constructed"), constructed);
   EXPECT_EQ(stack_figure("destroyed"), 0U);
   EXPECT_EQ(budget_.used(), used);
@@ -322,6 +324,18 @@ TEST_P(RuntimeMemoryTest, SpawnFailsCleanlyWhenTheSystemHasNoMemory) {
     let_all_go(held);
     budget_.reclaim(unlimited);
   }
+}
+
+// The stack was there, the memory of what the task and its handle share was not: the stack goes back.
+TEST_P(RuntimeMemoryTest, SpawnThatFailsHalfWayGivesTheStackBack) {
+  start({.stacks_reserved = 4, .task_limit = 4});
+  for (int i = 0; i < 8; ++i) {
+    os::fault::arm(os::call::map, 1, ENOMEM, true);
+    EXPECT_THROW((void)runtime_->spawn([] {}), std::bad_alloc);
+    os::fault::disarm();
+  }
+  EXPECT_EQ(stack_figure("objects_out"), 0U);
+  runtime_->run([] {});
 }
 
 }  // namespace
