@@ -7,7 +7,7 @@
 //   +56  the address it goes on at
 //
 // Only what a callee must keep is saved: the switch is a call for whoever makes it. No shadow-stack property is noted
-// for this file, so a program that links it runs without one: `ret` to another stack would be taken for an attack.
+// for this file, so a program that links it runs without one.
 
 #if defined(__x86_64__)
 
@@ -68,8 +68,12 @@ larder_switch_context:
         popq    %rbp
         .cfi_adjust_cfa_offset -8
         .cfi_restore %rbp
+        // Not `ret`: the processor would predict the address of the last call made, which is another stack's.
+        popq    %rcx
+        .cfi_adjust_cfa_offset -8
+        .cfi_register %rip, %rcx
         movq    %rdx, %rax
-        ret
+        jmpq    *%rcx
         .cfi_endproc
         .size   larder_switch_context, . - larder_switch_context
 

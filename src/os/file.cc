@@ -36,11 +36,11 @@ void descriptor::close() {
 
 result<descriptor> open_file(const std::string& path, access mode) {
   if (fault::fires(call::open)) return error_from(errno);
-  // Without O_NONBLOCK, opening a FIFO by mistake would hang; for regular files and disks it means nothing.
-  const int flags = (mode == access::read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK;
-  const int number = ::open(path.c_str(), flags);
-  if (number < 0) return error_from(errno);
-  return descriptor(number);
+  const int flags = (mode == access::read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC;
+  // Without O_NONBLOCK, opening a FIFO by mistake would hang; with it, an io_uring may say EAGAIN instead of waiting.
+  descriptor file(::open(path.c_str(), flags | O_NONBLOCK));
+  if (!file || ::fcntl(file.number(), F_SETFL, flags) != 0) return error_from(errno);
+  return file;
 }
 
 result<descriptor> open_nameless_file(const std::string& directory, bytes size) {
