@@ -30,7 +30,7 @@ class list_link {
     next->previous_ = this;
   }
   void unlink() {
-    LARDER_ASSERT(linked(), "unlinking an element that is on no list");
+    LARDER_CHECK(linked(), "unlinking an element that is on no list");
     previous_->next_ = next_;
     next_->previous_ = previous_;
     next_ = previous_ = nullptr;
