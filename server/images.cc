@@ -53,6 +53,7 @@ disk open_image(const serve_options::image& image) {
 
 std::vector<disk> open_images(const std::vector<serve_options::image>& images) {
   std::vector<disk> disks;
+  disks.reserve(images.size());
   for (const auto& image : images) disks.push_back(open_image(image));
   return disks;
 }

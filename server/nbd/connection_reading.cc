@@ -205,14 +205,14 @@ void connection::take_request(const request_header& header, request& fresh) {
   ++in_flight_;
 
   const bool good = fresh.outcome == error::none;
+  const bool empty = fresh.length == 0 && fresh.asked != command::flush;
   home_->count_request(fresh.asked, good ? fresh.length : 0);
   if (fresh.asked == command::write && fresh.length > 0) {
     incoming_ = &fresh;  // also of a bad one: the payload is coming, and thrown away
     incoming_done_ = 0;
-  } else if (!good || (fresh.asked != command::flush && fresh.length == 0)) {
-    queue_reply(fresh);
-  } else if (fresh.asked == command::read &&
-             (writable_.armed || file().resident(fresh.offset, {std::min(fresh.length, load_most)}))) {
+  } else if (!good || empty ||
+             (fresh.asked == command::read &&
+              (writable_.armed || file().resident(fresh.offset, {std::min(fresh.length, load_most)})))) {
     queue_reply(fresh);  // nothing to wait for, or nobody who waits for it
   } else {
     home_->submit(fresh);

@@ -309,6 +309,7 @@ TEST(FiberTest, BacktraceInsideEndsAtTheEntry) {
         walks::walk(mine.first);
         mine.self->suspend();
         walks::walk(mine.second);
+        asm volatile("");  // keeps this frame for the walk: without it the call would be a tail call
       },
       &found, reinterpret_cast<std::byte*>(above));
   found.self->resume();

@@ -55,7 +55,7 @@ result<thread> thread::start(const char* name, std::function<void()> body, bytes
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   ::pthread_attr_destroy(&attributes);
   if (error_number != 0) return error_from(error_number);
-  block.release();
+  static_cast<void>(block.release());  // the thread's now
   thread started;
   started.handle_ = handle;
   return started;
