@@ -21,7 +21,7 @@ namespace {
 constexpr std::size_t connections_most = 1U << 16;
 
 #if defined(LARDER_ADDRESS_SANITIZER) || defined(LARDER_THREAD_SANITIZER)
-constexpr bytes request_stack = 128_KiB;  // a sanitizer's frames are many times as large
+constexpr bytes request_stack = 64_KiB;  // a sanitizer's frames are many times as large
 #else
 constexpr bytes request_stack = 16_KiB;
 #endif
@@ -35,7 +35,7 @@ constexpr std::chrono::milliseconds pause_at_the_door{50};
 }  // namespace
 
 layout layout::of(bytes memory, unsigned workers, unsigned listeners) {
-  // A sixteenth for the stacks of those who work at once; an eighth for guaranteed pages; a hundredth for requests.
+  // A sixteenth for the stacks of those who work at once, another for guaranteed pages; a hundredth for requests.
   const std::uint64_t share = memory.count / workers;
   layout plan{};
   plan.workers = workers;
@@ -44,7 +44,7 @@ layout layout::of(bytes memory, unsigned workers, unsigned listeners) {
   plan.tasks_per_worker = static_cast<unsigned>(std::clamp<std::uint64_t>(share / 16 / request_stack.count, 4, 64));
   plan.listeners_most = listeners;
   plan.guaranteed_pages = static_cast<std::uint32_t>(
-      std::clamp<std::uint64_t>(memory.count / 8 / page_size, plan.tasks_per_worker * workers + 8, 1U << 20));
+      std::clamp<std::uint64_t>(memory.count / 16 / page_size, plan.tasks_per_worker * workers + 8, 1U << 20));
   plan.requests_reserved = std::clamp<std::uint64_t>(memory.count / 100 / sizeof(nbd::request), 16, 4096);
   plan.requests_per_connection =
       static_cast<std::uint32_t>(std::clamp<std::uint64_t>(plan.requests_reserved / 4, 8, 128));
