@@ -55,13 +55,41 @@ function(larder_add_tests)
     file(GLOB sources CONFIGURE_DEPENDS ${folder}/*_test.cc)
     if(sources)
       cmake_path(GET folder FILENAME name)
-      if(TARGET larder_server)
+      if(name STREQUAL sched)
+        larder_add_scheduled_tests("${sources}")
+      elseif(TARGET larder_server)
         larder_add_gtest(${name} "${sources}" larder_server)
       else()
         larder_add_gtest(${name} "${sources}" larder_internals)
       endif()
     endif()
   endforeach()
+endfunction()
+
+# The code under test once more, with scheduling points, over a simulated system: larder_scheduled; and its tests
+# (docs/scheduler.md). Nothing of the libraries is linked in: the two builds of one name must not meet. Everything runs
+# in one thread of the system, so the thread sanitizer would find nothing.
+function(larder_add_scheduled_tests tests)
+  if(LARDER_SANITIZE MATCHES thread)
+    return()
+  endif()
+  file(GLOB sources CONFIGURE_DEPENDS
+    src/base/*.cc src/budget/*.cc src/handle/*.cc src/cache/span.cc src/coro/context* src/coro/fiber.cc
+    src/os/fault.cc src/os/memory.cc src/os/thread_parker.cc src/task/run_queue.cc src/task/task_parker.cc
+    tests/sched/*.cc)
+  list(FILTER sources EXCLUDE REGEX "_(test|fuzz|bench)\\.cc$|\\.h$")
+  add_library(larder_scheduled STATIC ${sources})
+  target_compile_definitions(larder_scheduled PUBLIC LARDER_SCHEDULED=1)
+  if(NOT LARDER_DEBUG_CHECKS)
+    target_compile_definitions(larder_scheduled PUBLIC LARDER_DEBUG_CHECKS=1)
+  endif()
+  target_link_libraries(larder_scheduled PUBLIC larder_compile_options GTest::gtest Threads::Threads)
+  target_include_directories(larder_scheduled PUBLIC include src ${PROJECT_SOURCE_DIR})
+  add_executable(larder_sched_test ${tests})
+  target_link_libraries(larder_sched_test PRIVATE larder_scheduled GTest::gtest_main)
+  set_target_properties(larder_sched_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  gtest_discover_tests(larder_sched_test TEST_PREFIX sched. DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+    PROPERTIES TIMEOUT 300 LABELS sched)
 endfunction()
 
 # Whole-program tests with real clients: Python scripts that find the program in LARDER. Debian's libnbd bindings

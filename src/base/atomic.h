@@ -3,12 +3,21 @@
 
 #include <atomic>
 
+#include "base/scheduled_atomic.h"
+
 namespace larder::base {
 
-// All shared state of the library goes through these names, so that one build can put a scheduling point behind each
-// operation. A memory order that is not sequentially consistent says, where it is used, why and who its partner is.
+// All shared state of the library goes through these names, so that the scheduled build can put a scheduling point
+// before each operation. A memory order that is not sequentially consistent says, where it is used, why and who its
+// partner is.
+#ifndef LARDER_SCHEDULED
 template <typename T>
 using atomic = std::atomic<T>;
+#endif
+
+// Statistics and test switches: they order nothing and nobody acts upon them, so they are no scheduling points.
+template <typename T>
+using passive_atomic = std::atomic<T>;
 
 using std::memory_order_acq_rel;
 using std::memory_order_acquire;

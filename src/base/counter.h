@@ -8,7 +8,7 @@
 namespace larder::base {
 
 // Statistics, shown through the registry. A figure orders nothing and publishes nothing, so all of it is relaxed:
-// readers see each count as it was at some instant.
+// readers see each count as it was at some instant, and the scheduled build does not schedule it.
 
 // Counted by any thread, where that is rare enough to share a line.
 class counter {
@@ -17,7 +17,7 @@ class counter {
   std::uint64_t value() const { return count_.load(memory_order_relaxed); }
 
  private:
-  atomic<std::uint64_t> count_{0};
+  passive_atomic<std::uint64_t> count_{0};
 };
 
 // Counted by one thread, or under a lock, and read by any: an addition costs a load and a store.
@@ -28,7 +28,7 @@ class owned_counter {
   std::uint64_t value() const { return count_.load(memory_order_relaxed); }
 
  private:
-  atomic<std::uint64_t> count_{0};
+  passive_atomic<std::uint64_t> count_{0};
 };
 
 }  // namespace larder::base

@@ -14,7 +14,8 @@ enum class lock_rank : std::uint8_t {
   page_eviction,  // a page cache's eviction queue and free frames
   page_bucket,    // a stripe of a page cache's hash table
   page_wait,      // waiters for busy pages
-  handle_table,   // a handle table's frames and free list
+  handle_table,   // a handle table's frames, and its free entries on their way between lists
+  handle_list,    // a CPU's free handles, where there are no restartable sequences
   cache_waiters,  // an object cache's waiting getters
   cache_slabs,    // an object cache's slab lists
   cache_shard,    // a per-CPU array

@@ -4,8 +4,31 @@
 #include <mutex>
 
 #include "base/lock_rank.h"
+#include "base/schedule.h"
 
 namespace larder::base {
+
+#ifdef LARDER_SCHEDULED
+
+// Blocks the logical thread, in sight of the scheduler.
+class system_mutex {
+ public:
+  void lock() {
+    schedule::point(&locked_, schedule::access::lock);
+    locked_ = true;
+  }
+  void unlock() {
+    schedule::point(&locked_, schedule::access::unlock);
+    locked_ = false;
+  }
+
+ private:
+  bool locked_ = false;
+};
+
+#else
+using system_mutex = std::mutex;
+#endif
 
 // Guards the library's own short sections: nobody parks, calls the user or waits for I/O under it.
 class mutex {
@@ -24,7 +47,7 @@ class mutex {
   }
 
  private:
-  std::mutex mutex_;
+  system_mutex mutex_;
   [[maybe_unused]] const lock_rank rank_;
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/atomic.h"
+#include "base/mutant.h"
 
 namespace larder::base {
 
@@ -36,6 +37,12 @@ class take_all_stack {
 
   // Takes everything, last pushed first, linked through `next`.
   stack_link* take_all() {
+    if (is_mutant(mutant::pop_one)) return pop_one();
+    if (is_mutant(mutant::take_without_exchange)) {
+      stack_link* taken = head_.load();
+      head_.store(nullptr);
+      return taken;
+    }
     if (head_.load(memory_order_relaxed) == nullptr) return nullptr;  // saves the exchange; a race is only a late look
     return head_.exchange(nullptr, memory_order_acquire);             // partner: push's release
   }
@@ -55,6 +62,17 @@ class take_all_stack {
   bool empty() const { return head_.load(memory_order_seq_cst) == nullptr; }
 
  private:
+  // What must not be: an element that was taken and came back makes the compare-and-swap succeed in error.
+  stack_link* pop_one() {
+    for (stack_link* head = head_.load(); head != nullptr;) {
+      stack_link* next = head->next;
+      if (!head_.compare_exchange_strong(head, next)) continue;
+      head->next = nullptr;
+      return head;
+    }
+    return nullptr;
+  }
+
   atomic<stack_link*> head_{nullptr};
 };
 

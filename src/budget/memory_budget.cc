@@ -15,6 +15,7 @@
 #include <larder/memory_budget.h>
 
 #include "base/check.h"
+#include "base/mutant.h"
 #include "budget/tree.h"
 
 namespace larder {
@@ -121,8 +122,10 @@ bool memory_budget::try_charge(bytes amount) {
 }
 
 void memory_budget::release(bytes amount) {
+  const bool late = base::is_mutant(base::mutant::look_before_subtract);
+  if (late) budget_ticket::grant_waiting(*this);
   for (memory_budget* node = this; node != nullptr; node = node->parent()) node->state_->subtract(amount);
-  budget_ticket::grant_waiting(*this);
+  if (!late) budget_ticket::grant_waiting(*this);
 }
 
 result<void> memory_budget::charge(bytes amount, time_point deadline) {

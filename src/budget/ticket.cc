@@ -15,6 +15,7 @@
 #include "budget/ticket.h"
 
 #include "base/check.h"
+#include "base/mutant.h"
 #include "budget/tree.h"
 #include "os/clock.h"
 
@@ -71,7 +72,7 @@ budget_ticket::~budget_ticket() {
       scan(tree);  // who stood behind it may fit
     }
     wake_leader(tree);  // its turn to reclaim may have come just now
-    if (!handed_over_) return;
+    if (!handed_over_ || base::is_mutant(base::mutant::timeout_drops_grant)) return;
   }
   budget_.release(amount_);
 }
@@ -89,9 +90,11 @@ result<void> budget_ticket::begin() {
   const base::lock locked(tree.guard);
   phase_ = phase::queued;
   tree.queue.push_back(*this);
-  ++tree.waiting;
+  const bool late = base::is_mutant(base::mutant::scan_before_enter);
+  if (!late) ++tree.waiting;
   tree.hopeful = true;
   scan(tree);
+  if (late) ++tree.waiting;
   if (!handed_over_) budget_.state_->waits.add();
   return {};
 }
@@ -105,6 +108,7 @@ bool budget_ticket::granted(time_point deadline) {
     tree.hopeful = false;
     const bytes given = reclaim_for_all(tree, locked, deadline);
     tree.leading = false;
+    if (base::is_mutant(base::mutant::hope_forgotten)) tree.hopeful = false;
     // A round that was cut short leaves hope to the next leader.
     if (given.count > 0 || has_passed(deadline)) tree.hopeful = true;
   }

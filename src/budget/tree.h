@@ -59,7 +59,7 @@ struct memory_budget::state : budget::budget_node {
   memory_budget* const parent;
   const std::shared_ptr<budget::tree> tree;
   base::atomic<std::uint64_t> used{0};
-  base::atomic<std::uint64_t> peak{0};
+  base::passive_atomic<std::uint64_t> peak{0};
   base::counter waits;
   base::atomic<std::uint32_t> blocked_here{0};  // tickets that did not fit here; written under the tree's mutex
   std::uint64_t blocked_scan = 0;               // the last scan that found this node full; guarded by the tree's mutex

@@ -7,18 +7,18 @@
 
 namespace larder::os::fault {
 
-base::atomic<bool> armed{false};
+base::passive_atomic<bool> armed{false};
 
 namespace {
 
 // The plan; written before `armed` is set, read only while it is. Atomic, so that a test may change it while threads
 // run.
-base::atomic<call> planned_call{call::any};
-base::atomic<std::uint64_t> planned_use{0};
-base::atomic<int> planned_error{0};
-base::atomic<bool> planned_for_ever{false};
-base::atomic<std::uint64_t> use_count{0};
-base::atomic<bool> has_fired{false};
+base::passive_atomic<call> planned_call{call::any};
+base::passive_atomic<std::uint64_t> planned_use{0};
+base::passive_atomic<int> planned_error{0};
+base::passive_atomic<bool> planned_for_ever{false};
+base::passive_atomic<std::uint64_t> use_count{0};
+base::passive_atomic<bool> has_fired{false};
 
 }  // namespace
 

@@ -29,6 +29,7 @@ enum class call : std::uint8_t {
   ring_setup,
   ring_enter,  // EINTR, EAGAIN or EBUSY: the ring looks again
   thread_create,
+  membarrier,
   any,  // in a plan: whichever comes n-th
 };
 
@@ -42,7 +43,7 @@ void disarm();
 std::uint64_t uses();
 bool fired();
 
-extern base::atomic<bool> armed;
+extern base::passive_atomic<bool> armed;
 bool count_use(call which);
 
 // Each wrapper asks this first: true means that the call shall fail, and errno is set. One relaxed load when nothing is

@@ -1,50 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A thread's parker is one futex word: 0 empty, 1 token, 2 asleep. unpark stores the token and wakes only a sleeper;
-// park takes it or sleeps. The words of threads that ended are handed to new threads and never unmapped (see parker.h).
+// Which parker is whose. Those of threads that ended are handed to new threads and never freed (see parker.h).
 #include "os/parker.h"
 
-#include "base/atomic.h"
-#include "base/lock_rank.h"
-#include "base/mutex.h"
-#include "os/futex.h"
+#include <mutex>
+
+#include "os/thread_parker.h"
 
 namespace larder::os {
 namespace {
-
-class thread_parker final : public parker {
- public:
-  void park() override { park_until(no_deadline); }
-
-  bool park_until(time_point deadline) override {
-    base::check_no_lock_held("parking");
-    for (;;) {
-      std::uint32_t seen = token;
-      // Acquire pairs with unpark's exchange: what was written before it is seen after this.
-      if (word_.compare_exchange_strong(seen, empty, base::memory_order_acquire)) return true;
-      seen = empty;
-      if (!word_.compare_exchange_strong(seen, asleep)) continue;
-      const bool in_time = futex_wait(word_, asleep, deadline);
-      seen = asleep;
-      if (word_.compare_exchange_strong(seen, empty)) {
-        if (!in_time) return false;
-        continue;  // woken for no reason
-      }
-    }
-  }
-
-  void unpark() override {
-    if (word_.exchange(token) == asleep) futex_wake_one(word_);
-  }
-
-  thread_parker* next_unused = nullptr;  // guarded by the pool's mutex
-
- private:
-  static constexpr std::uint32_t empty = 0;
-  static constexpr std::uint32_t token = 1;
-  static constexpr std::uint32_t asleep = 2;
-  base::atomic<std::uint32_t> word_{empty};
-};
 
 // Parkers of threads that ended.
 struct parker_pool {

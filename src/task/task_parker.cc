@@ -9,7 +9,8 @@
 #include <mutex>
 
 #include "base/lock_rank.h"
-#include "task/worker.h"
+#include "base/mutant.h"
+#include "task/run_queue.h"
 
 namespace larder::task_layer {
 namespace {
@@ -50,7 +51,7 @@ void task_parker::park() { park_until(no_deadline); }
 
 bool task_parker::park_until(time_point wake) {
   base::check_no_lock_held("parking");
-  worker& home = *owner->home;
+  run_queue& home = *owner->home;
   unsigned seen = token;
   // Acquire pairs with unpark's exchange: what was written before it is seen after this.
   if (state_.compare_exchange_strong(seen, empty, base::memory_order_acquire)) return true;
@@ -79,7 +80,7 @@ void task_parker::expire() {
   in_timers_ = false;  // the worker has taken it out
   unsigned seen = parked;
   // An unpark that came first has made the task ready already, and its token stays.
-  if (!state_.compare_exchange_strong(seen, empty)) return;
+  if (!state_.compare_exchange_strong(seen, empty) && !base::is_mutant(base::mutant::expiry_makes_ready_too)) return;
   expired_ = true;
   owner->home->make_ready(*owner);
 }

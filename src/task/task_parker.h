@@ -8,7 +8,6 @@
 namespace larder::task_layer {
 
 struct task_block;
-class worker;
 
 // Where a task waits. It belongs to a task for as long as that task's stack is built, and then goes to the next: it is
 // never freed, so a late unpark finds a parker that is not parked, and leaves a token that costs its owner a look.

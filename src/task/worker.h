@@ -10,14 +10,10 @@
 
 #include "base/atomic.h"
 #include "base/counter.h"
-#include "base/intrusive_list.h"
-#include "base/pairing_heap.h"
-#include "base/take_all_stack.h"
-#include "coro/fiber.h"
 #include "coro/stack_cache.h"
 #include "os/ring.h"
 #include "os/thread.h"
-#include "task/task_parker.h"
+#include "task/run_queue.h"
 
 namespace larder::task_layer {
 
@@ -34,19 +30,7 @@ struct completion {
   void drop();
 };
 
-// A task: built once with its stack, at the upper end of it.
-struct task_block : coro::fiber, base::list_link<>, base::stack_link {
-  explicit task_block(std::byte* stack_low);
-  ~task_block();
-
-  task_parker& parker;
-  worker* home = nullptr;                   // where it runs, from its start to its end
-  struct completion* completion = nullptr;  // null if nobody joins it
-  void* closure = nullptr;
-  void (*run)(void*) = nullptr;
-  std::byte* top = nullptr;             // of the stack below the closure
-  void* innermost_coroutine = nullptr;  // while it is parked
-};
+class worker;
 
 // What the workers of a runtime share.
 struct shared_state {
@@ -58,8 +42,9 @@ struct shared_state {
   runtime* owner = nullptr;
 };
 
-// A thread that runs tasks. All but `make_ready` and `wake` is for that thread, and so for its tasks.
-class worker {
+// A thread that runs tasks, and sleeps in an io_uring. All but `make_ready` and `wake` is for that thread, and so for
+// its tasks.
+class worker final : public run_queue {
  public:
   worker(shared_state& shared, unsigned number, unsigned ring_entries);
   ~worker();
@@ -68,41 +53,25 @@ class worker {
   result<void> start(const char* name);
   void join() { thread_.join(); }
 
-  static worker* current();
+  // The worker that the calling thread is, or null.
+  static worker* current() { return static_cast<worker*>(run_queue::current()); }
   os::ring& ring() { return *ring_; }
   unsigned number() const { return number_; }
   runtime& owner() const { return *shared_.owner; }
 
-  // Puts a task that is new or parked at the end of those that run next. Any thread.
-  void make_ready(task_block& ready);
-  void wake() { ring_->wake(); }
-
-  // Switches from the running task back to the worker, until it is made ready.
-  void suspend_current();
-  void add_timer(task_parker& waiting) { timers_.push(waiting); }
-  void remove_timer(task_parker& waiting) { timers_.remove(waiting); }
-  // Lets the others run before the task that calls.
-  void yield_current();
+  void wake() override { ring_->wake(); }
 
  private:
-  void run();
-  void take_inbox();
-  void expire_timers();
-  bool run_some();
-  void finish(task_block& ended);
-  void sleep();
+  void wait(time_point deadline) override { ring_->run(true, deadline); }
+  void look() override { ring_->look(); }
+  bool may_end() override { return shared_.stopping && shared_.live == 0; }
+  void finish(task_block& ended) override;
 
   shared_state& shared_;
   const unsigned number_;
   const unsigned ring_entries_;
   std::unique_ptr<os::ring> ring_;
   os::thread thread_;
-  task_block* running_ = nullptr;
-  base::intrusive_list<task_block> ready_;
-  base::pairing_heap<task_parker, earlier_deadline> timers_;
-  base::take_all_stack inbox_;          // from other threads
-  base::atomic<bool> sleeping_{false};  // in the kernel, or about to be: a push to the inbox must wake
-  base::atomic<unsigned> visitors_{0};  // other threads inside make_ready: the worker outlives them
 };
 
 }  // namespace larder::task_layer

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+namespace larder::base {
+
+// Known ways to break a protocol, kept in the code that they break: the scheduler's tests switch one on and must then
+// find a schedule that fails (docs/scheduler.md). A production build knows none of them.
+enum class mutant : std::uint8_t {
+  none,
+  take_without_exchange,   // take_all_stack: reads the head, then clears it
+  pop_one,                 // take_all_stack: takes one element by compare-and-swap (KF-21's kind)
+  scan_before_enter,       // budget: a ticket looks for room before it stands in the queue
+  look_before_subtract,    // budget: a releaser looks for tickets before it gives back
+  hope_forgotten,          // budget: the leader clears hope after its round instead of before
+  timeout_drops_grant,     // budget: a ticket that gave up forgets what was handed to it
+  token_without_look,      // parker: unpark stores the token and does not look for a sleeper
+  sleep_without_look,      // parker: park goes to sleep without asking for the token again
+  asleep_left_behind,      // parker: a deadline leaves the word saying asleep
+  look_before_sleeping,    // task inbox: the owner looks at it before it says that it sleeps
+  wake_before_push,        // task inbox: the pusher looks for a sleeper before it pushes
+  sleeping_unfenced,       // task inbox: a weak store says that the owner sleeps
+  visitors_forgotten,      // run queue: it goes while another thread is inside make_ready
+  expiry_makes_ready_too,  // task parker: a deadline makes the task ready whatever an unpark did
+};
+
+#ifdef LARDER_SCHEDULED
+extern mutant active_mutant;  // the running test's
+inline bool is_mutant(mutant which) { return active_mutant == which; }
+#else
+constexpr bool is_mutant(mutant) { return false; }
+#endif
+
+}  // namespace larder::base

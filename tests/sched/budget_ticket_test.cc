@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <chrono>
+#include <mutex>
+
+#include <gtest/gtest.h>
+
+#include <larder/memory_budget.h>
+
+#include "base/mutex.h"
+#include "os/clock.h"
+#include "tests/sched/explore.h"
+
+namespace larder::sched {
+namespace {
+
+using namespace std::chrono_literals;
+using base::mutant;
+
+// All of a budget of 100 bytes is charged at first. Everybody gives back what they get.
+class full_budget : public scenario {
+ protected:
+  full_budget() { require(budget_.try_charge(100_B), "an empty budget had no room"); }
+
+  void charge_and_release(bytes amount, time_point deadline = no_deadline) {
+    if (const auto charged = budget_.charge(amount, deadline); !charged) {
+      require(charged.error() == error_from(ETIMEDOUT) && deadline != no_deadline, "a charge failed");
+      require(os::now() >= deadline, "a charge failed before its deadline");
+      return;
+    }
+    require(budget_.used() <= budget_.limit(), "the limit was passed");
+    budget_.release(amount);
+  }
+  void audit() override {
+    budget_.audit();
+    require(!budget_.has_waiters(), "somebody is left in the queue");
+    require(budget_.used() == 0_B, "%llu bytes are charged to nobody",
+            static_cast<unsigned long long>(budget_.used().count));
+  }
+
+  memory_budget budget_{"budget", {.limit = 100_B}};
+};
+
+class waiters_and_releaser : public full_budget {
+ public:
+  waiters_and_releaser() {
+    thread("large", [this] { charge_and_release(80_B); });
+    thread("small", [this] { charge_and_release(30_B); });
+    thread("releaser", [this] {
+      budget_.release(40_B);
+      budget_.release(60_B);
+    });
+  }
+};
+
+TEST(BudgetTicketSchedTest, EveryWaiterIsServedByTheReleases) {
+  const search_report report = explore<waiters_and_releaser>({.preemptions = 2});
+  EXPECT_TRUE(has_no_failure(report));
+  EXPECT_TRUE(report.exhausted);
+}
+
+TEST(BudgetTicketSchedTest, TicketThatLooksBeforeItEntersIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<waiters_and_releaser>(mutant::scan_before_enter));
+}
+
+TEST(BudgetTicketSchedTest, ReleaserThatLooksBeforeItGivesBackIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<waiters_and_releaser>(mutant::look_before_subtract));
+}
+
+// The deadline of the older ticket may pass at any moment: before, while and after it is served.
+class impatient_waiter : public full_budget {
+ public:
+  impatient_waiter() {
+    thread("impatient", [this] { charge_and_release(80_B, os::now() + 1h); });
+    thread("patient", [this] { charge_and_release(30_B); });
+    thread("releaser", [this] { budget_.release(100_B); });
+  }
+};
+
+TEST(BudgetTicketSchedTest, DeadlineLosesNeitherMemoryNorTheTurnOfWhoIsBehind) {
+  const search_report report = explore<impatient_waiter>({.preemptions = 2, .system = {.spurious_wakes = 1}});
+  EXPECT_TRUE(has_no_failure(report));
+  EXPECT_TRUE(report.exhausted);
+}
+
+TEST(BudgetTicketSchedTest, DeadlineThatForgetsWhatWasHandedOverIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<impatient_waiter>(mutant::timeout_drops_grant));
+}
+
+// What is charged at first belongs to a cache, which gives it back when it is asked.
+class waiters_and_reclaimer : public full_budget, private reclaimer {
+ public:
+  waiters_and_reclaimer() {
+    budget_.add_reclaimer(*this, reclaim_stage::user);
+    thread("large", [this] { charge_and_release(80_B); });
+    thread("impatient", [this] { charge_and_release(30_B, os::now() + 1h); });
+    thread("user", [this] { pin_and_unpin(); });
+  }
+  void audit() override {
+    budget_.remove_reclaimer(*this);
+    budget_.release(cached_);
+    full_budget::audit();
+  }
+
+ private:
+  // Half of the cache can be given back only after this.
+  void pin_and_unpin() {
+    {
+      const std::lock_guard locked(guard_);
+      pinned_ = 0_B;
+    }
+    budget_.note_reclaimable();
+  }
+  bytes reclaim(bytes wanted) override {
+    bytes given;
+    {
+      const std::lock_guard locked(guard_);
+      given = std::min(wanted, cached_ - pinned_);
+      cached_ -= given;
+    }
+    if (given.count > 0) budget_.release(given);
+    return given;
+  }
+
+  base::system_mutex guard_;
+  bytes cached_ = 100_B;  // guarded by `guard_`
+  bytes pinned_ = 50_B;   // guarded by `guard_`
+};
+
+TEST(BudgetTicketSchedTest, ReclaimerServesEveryWaiterAndIsAskedAgainWhenThereIsHope) {
+  const search_report report = explore<waiters_and_reclaimer>({.preemptions = 2});
+  EXPECT_TRUE(has_no_failure(report));
+  EXPECT_TRUE(report.exhausted);
+}
+
+TEST(BudgetTicketSchedTest, NotesThatNobodyHearsAreCaught) {
+  EXPECT_TRUE(mutant_is_killed<waiters_and_reclaimer>(mutant::hope_forgotten));
+}
+
+}  // namespace
+}  // namespace larder::sched
