@@ -23,6 +23,16 @@ enum class mutant : std::uint8_t {
   sleeping_unfenced,       // task inbox: a weak store says that the owner sleeps
   visitors_forgotten,      // run queue: it goes while another thread is inside make_ready
   expiry_makes_ready_too,  // task parker: a deadline makes the task ready whatever an unpark did
+  steal_without_closing,   // handle table: a thief lets new sequences begin
+  steal_without_fence,     // handle table: a thief does not end those in progress (KF-21)
+  gate_ignored,            // handle table: sequences do not look at their gate
+  stolen_share_kept,       // handle table: what was stolen stays on its list (KF-22)
+  gap_forgotten,           // handle table: an inbox's head goes past a place that is not filled (KF-23)
+  word_before_object,      // handle table: an entry is published before its object (KF-24)
+  fail_after_one_look,     // handle table: insert fails though something moved while it looked (KF-25)
+  share_without_fence,     // handle table: a list becomes shared while its CPU changes an entry
+  bias_without_fence,      // handle table: a list becomes biased while others change an entry
+  unpin_without_wake,      // handle table: the last unpin does not look for who takes
 };
 
 #ifdef LARDER_SCHEDULED

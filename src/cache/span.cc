@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cache/span.h"
 
+#include <new>
+
 #include "os/memory.h"
 
 namespace larder::cache {
@@ -14,6 +16,11 @@ bool charge_now(memory_budget& budget, bytes amount) {
     if (wanted > open) node->reclaim(wanted - open);
   }
   return budget.try_charge(amount);
+}
+
+budget_charge charge_or_throw(memory_budget& budget, bytes amount) {
+  if (!charge_now(budget, amount)) throw std::bad_alloc();
+  return {budget, amount};
 }
 
 result<void*> map_span(memory_budget& budget, const span_shape& shape) {

@@ -17,6 +17,8 @@ struct span_shape {
 
 // Charges; reclaims if need be, but does not wait. For a cache's or table's creation, which must have its memory now.
 bool charge_now(memory_budget& budget, bytes amount);
+// The same for a constructor: std::bad_alloc if there is no room.
+budget_charge charge_or_throw(memory_budget& budget, bytes amount);
 
 // Charges, then maps. ENOMEM if the budget has no room now or the system no memory; then nothing stays charged (KF-48).
 result<void*> map_span(memory_budget& budget, const span_shape& shape);

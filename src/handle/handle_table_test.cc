@@ -115,7 +115,7 @@ TEST_F(HandleTableTest, LimitMaxLeavesAGeneration) {
 }
 
 TEST_F(HandleTableTest, GenerationWrapsWithoutHandleZeroOrAnEarlyRepeat) {
-  // 24 bits of index leave 8 of generation; entries circulate through one frame.
+  // 24 bits of index leave 8 of generation; entries circulate through a CPU's ring.
   handle_table<int> table("wraps", {.limit = raw_handle_table::limit_max, .budget = &budget});
   std::map<std::uint32_t, int> last_issued;
   constexpr int rounds = 3 * 255 * static_cast<int>(entries_per_frame);
@@ -124,7 +124,8 @@ TEST_F(HandleTableTest, GenerationWrapsWithoutHandleZeroOrAnEarlyRepeat) {
     ASSERT_TRUE(made);
     const auto [before, fresh] = last_issued.try_emplace(made.value, round);
     if (!fresh) {
-      ASSERT_EQ(round - before->second, 255 * static_cast<int>(entries_per_frame));
+      // Those of a CPU's ring, which begins half full, take turns.
+      ASSERT_GE(round - before->second, 255 * static_cast<int>(entries_per_frame) / 2);
       before->second = round;
     }
     ASSERT_TRUE(table.erase(made));
@@ -134,19 +135,26 @@ TEST_F(HandleTableTest, GenerationWrapsWithoutHandleZeroOrAnEarlyRepeat) {
   table.audit();
 }
 
+// What a table of 1000 costs before it has an entry, which depends on the number of CPUs.
+bytes cost_of_an_empty_table() {
+  memory_budget probe("probe");
+  const handle_table<int> table("empty", {.limit = 1000, .budget = &probe});
+  return probe.used();
+}
+
 TEST_F(HandleTableTest, GrowsByFramesAndChargesThem) {
   handle_table<int> table("grows", {.limit = 1000, .budget = &budget});
-  const bytes directory = budget.used();
-  EXPECT_LT(directory, 1_KiB);
+  const bytes empty = budget.used();
+  EXPECT_EQ(empty, cost_of_an_empty_table());
   for (std::size_t i = 0; i < 1000; ++i) {
     ASSERT_TRUE(table.insert(&numbers[i]));
-    EXPECT_EQ(budget.used(), directory + 4_KiB * (i / entries_per_frame + 1));
+    EXPECT_EQ(budget.used(), empty + 4_KiB * (i / entries_per_frame + 1));
   }
   EXPECT_EQ(table.stats().charged, budget.used());
 }
 
 TEST_F(HandleTableTest, InsertGivesNoneWhenTheBudgetIsFullAndWorksWhenThereIsRoom) {
-  memory_budget tight("tight", {.limit = 6_KiB}, &budget);
+  memory_budget tight("tight", {.limit = cost_of_an_empty_table() + 6_KiB}, &budget);
   handle_table<int> table("tight", {.limit = 1000, .budget = &tight});
   std::vector<handle> handles;
   while (const handle made = table.insert(&numbers[handles.size()])) handles.push_back(made);
@@ -156,10 +164,26 @@ TEST_F(HandleTableTest, InsertGivesNoneWhenTheBudgetIsFullAndWorksWhenThereIsRoo
   EXPECT_TRUE(table.insert(&numbers[0]));
 }
 
+// KF-15
+TEST_F(HandleTableTest, InsertReclaimsBeforeItFails) {
+  memory_budget tight("tight", {.limit = cost_of_an_empty_table() * 2 + 6_KiB}, &budget);
+  handle_table<int> other("other", {.limit = 1000, .budget = &tight});
+  EXPECT_TRUE(other.erase(other.insert(&numbers[0])));
+  EXPECT_EQ(other.stats().frames, 1U);
+  handle_table<int> table("short", {.limit = 1000, .budget = &tight});
+  EXPECT_TRUE(table.insert(&numbers[0]));
+  EXPECT_EQ(other.stats().frames, 0U);
+  EXPECT_TRUE(table.insert(&numbers[0]));
+  EXPECT_FALSE(other.insert(&numbers[0]));
+  other.audit();
+  table.audit();
+}
+
 TEST_F(HandleTableTest, ReservedEntriesNeedNoMemoryLater) {
-  memory_budget tight("tight", {.limit = 9_KiB}, &budget);
+  memory_budget tight("tight", {.limit = cost_of_an_empty_table() + 9_KiB}, &budget);
   handle_table<int> table("reserved", {.limit = 1000, .reservation = 300, .budget = &tight});
   EXPECT_EQ(table.stats().frames, 2U);
+  EXPECT_EQ(table.shrink(), 0U);
   const bytes rest = tight.limit() - tight.used();
   ASSERT_TRUE(tight.try_charge(rest));
   for (std::size_t i = 0; i < 300; ++i) ASSERT_TRUE(table.insert(&numbers[i]));
@@ -169,18 +193,11 @@ TEST_F(HandleTableTest, ReservedEntriesNeedNoMemoryLater) {
 
 // KF-48
 TEST_F(HandleTableTest, AFailedMappingLeavesTheBudgetAsItWas) {
-  bool failed = true;
-  for (std::uint64_t nth = 1; failed; ++nth) {
-    handle_table<int> table("unlucky", {.limit = 1000, .budget = &budget});
-    os::fault::arm(os::call::map, nth, ENOMEM);
-    std::size_t inserted = 0;
-    for (std::size_t i = 0; i < 1000; ++i) inserted += table.insert(&numbers[i]) ? 1U : 0U;
-    failed = os::fault::fired();
-    os::fault::disarm();
-    EXPECT_EQ(inserted, failed ? 999U : 1000U);  // the attempt after the failed one grows the table
-    EXPECT_EQ(table.stats().charged, budget.used());
-    table.audit();
-  }
+  os::fault::arm(os::call::map, 1, ENOMEM);
+  EXPECT_THROW(handle_table<int>("unlucky", {.limit = 1000, .budget = &budget}), std::bad_alloc);
+  EXPECT_TRUE(os::fault::fired());
+  os::fault::disarm();
+  EXPECT_EQ(budget.used(), bytes{});
 }
 
 TEST_F(HandleTableTest, ForEachSeesEachEntryAndMayUseTheTable) {
@@ -290,8 +307,10 @@ TEST_F(HandleTableTest, FindNeverGivesTheObjectOfAnEntrysNextUser) {
   handle_table<int> table("reused", {.limit = 1, .budget = &budget});
   base::atomic<std::uint32_t> latest{0};
   base::atomic<bool> stop{false};
-  // With one bit of index, an odd generation is an odd multiple of two; these are numbers[1].
+  // One bit of index: generations follow each other by two. Odd ones are numbers[1].
   const auto expected = [&](std::uint32_t value) { return &numbers[value >> 1 & 1]; };
+  std::uint32_t next = table.insert(&numbers[0]).value;
+  ASSERT_TRUE(table.erase(handle{next}));
   std::thread reader([&] {
     while (!stop) {
       const std::uint32_t value = latest.load(base::memory_order_relaxed);
@@ -303,11 +322,12 @@ TEST_F(HandleTableTest, FindNeverGivesTheObjectOfAnEntrysNextUser) {
       }
     }
   });
-  for (std::uint32_t generation = 1; generation < 1'000'000; ++generation) {
-    const handle made = table.insert(expected(generation << 1));
-    ASSERT_EQ(made.value, generation << 1);
+  for (int round = 0; round < 1'000'000; ++round) {
+    next += next + 2 < 2 ? 4 : 2;  // no generation 0
+    const handle made = table.insert(expected(next));
+    EXPECT_EQ(made.value, next);
     latest.store(made.value, base::memory_order_relaxed);
-    ASSERT_TRUE(table.erase(made));
+    EXPECT_TRUE(table.erase(made));
   }
   stop = true;
   reader.join();
