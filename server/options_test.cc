@@ -72,6 +72,15 @@ TEST(OptionsTest, AListenAddressTakesThePlaceOfTheDefaultSocket) {
   EXPECT_EQ(chosen->addresses[0].host, "");
 }
 
+TEST(OptionsTest, AnImageMayFollowAnOptionThatCanBeRepeated) {
+  const auto chosen = read(
+      {"--socket", "a.sock", "one.img", "--listen", "127.0.0.1:0", "two.img", "--export", "x=three.img", "four.img"});
+  ASSERT_TRUE(chosen);
+  EXPECT_EQ(chosen->sockets, std::vector<std::string>{"a.sock"});
+  ASSERT_EQ(chosen->addresses.size(), 1U);
+  ASSERT_EQ(chosen->images.size(), 4U);
+}
+
 TEST(OptionsTest, HelpAndVersionLeaveNothingToDo) {
   for (const char* word : {"--help", "--version"}) {
     const std::vector<const char*> words = {"larder", word};
