@@ -10,11 +10,11 @@
 
 namespace larder::handle_layer {
 
-// What a table holds for one object. `word` is a tag above, and below it what only the table knows:
+// What a table holds for one object. The lower half of `word` is a tag, the upper what only the table knows:
 //
-//   used             tag = the handle             below: taken, owner, pins
-//   erased, pinned   tag = ~(that handle)         below: taken, owner, waiter, pins > 0
-//   free             tag = ~(the last handle)     below: the next of its chain, if it is on one
+//   used             tag = the handle             taken, owner, pins
+//   erased, pinned   tag = ~(that handle)         taken, owner, waiter, pins > 0
+//   free             tag = ~(the last handle)     the next of its chain, if it is on one
 //
 // The index bits of a complement differ from the entry's own index, so a tag equals a handle that leads here only while
 // the entry is used by just that handle. Memory that was never used is zero: no handle's tag.
@@ -32,21 +32,23 @@ constexpr link no_link = 0;
 constexpr link link_to(std::uint32_t index) { return index + 1; }
 constexpr std::uint32_t index_of(link at) { return at - 1; }
 
-constexpr std::uint32_t tag_of(std::uint64_t word) { return static_cast<std::uint32_t>(word >> 32); }
-constexpr std::uint32_t below(std::uint64_t word) { return static_cast<std::uint32_t>(word); }
-constexpr std::uint64_t word_of(std::uint32_t tag, std::uint32_t low) { return std::uint64_t{tag} << 32 | low; }
+constexpr std::uint32_t tag_of(std::uint64_t word) { return static_cast<std::uint32_t>(word); }
+constexpr std::uint32_t beside(std::uint64_t word) { return static_cast<std::uint32_t>(word >> 32); }
+constexpr std::uint64_t word_of(std::uint32_t tag, std::uint32_t upper) { return std::uint64_t{upper} << 32 | tag; }
 
-// Below the tag of a taken entry: a bit that a link never has, 12 for the list that it was taken from, one that says
+// Beside the tag of a taken entry: a bit that a link never has, 12 for the list that it was taken from, one that says
 // that somebody waits for the last unpin, 18 for the pins.
 constexpr std::uint32_t taken_bit = std::uint32_t{1} << 31;
 constexpr unsigned owner_shift = 19;
 constexpr std::uint32_t owners_max = taken_bit >> owner_shift;
 constexpr std::uint32_t waiter_bit = std::uint32_t{1} << 18;
 constexpr std::uint32_t pins_max = waiter_bit - 1;
-constexpr std::uint32_t taken_by(std::uint32_t owner) { return taken_bit | owner << owner_shift; }
-constexpr std::uint32_t owner_of(std::uint64_t word) { return (below(word) & ~taken_bit) >> owner_shift; }
+constexpr std::uint64_t one_pin = word_of(0, 1);
+// The word, but for the tag, of an entry that was taken from a list and is not pinned.
+constexpr std::uint64_t taken_by(std::uint32_t owner) { return word_of(0, taken_bit | owner << owner_shift); }
+constexpr std::uint32_t owner_of(std::uint64_t word) { return (beside(word) & ~taken_bit) >> owner_shift; }
 constexpr std::uint32_t pins_of(std::uint64_t word) {
-  return (below(word) & taken_bit) == 0 ? 0 : below(word) & pins_max;
+  return (beside(word) & taken_bit) == 0 ? 0 : beside(word) & pins_max;
 }
 
 // How a table's 32 bits are split: as many for the index as its limit needs, the rest for the generation, 1 to

@@ -41,7 +41,7 @@ struct alignas(64) cpu_list {
   base::atomic<std::uint64_t> head{0};    // entries taken from the ring so far
   base::atomic<std::uint64_t> tail{0};    // entries put on it so far; at most a ring's size more
   base::atomic<std::uint32_t>* ring = nullptr;
-  std::uint32_t taken = 0;  // what stands below the tag of an entry that was taken from here and is not pinned
+  std::uint64_t taken = 0;  // taken_by() of this list
 
   alignas(64) base::atomic<std::uint64_t> gate{static_cast<std::uint64_t>(handle_layer::gate::biased)};
   base::atomic<std::uint64_t> stale{0};   // handles that were not found; relaxed, a figure
@@ -110,7 +110,7 @@ class free_lists {
 
   link next_of(link at) const {
     // Relaxed: whoever holds the entry or its chain has acquired it.
-    return below(entries_.at(index_of(at)).word.load(base::memory_order_relaxed));
+    return beside(entries_.at(index_of(at)).word.load(base::memory_order_relaxed));
   }
   // Puts an entry that the caller holds on a chain that they hold.
   void add(chain& to, std::uint32_t index) const {

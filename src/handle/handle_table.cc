@@ -34,7 +34,7 @@ handle raw_handle_table::insert(void* object) {
   std::uint32_t cpu;
   if (table.sequences && os::find_sequence_cpu(cpu)) [[likely]] {
     cpu_list& mine = table.free.at(cpu);
-    const std::uint32_t taken = mine.taken;
+    const std::uint64_t taken = mine.taken;
     std::uint32_t index;
     if (table.free.take_in_sequence(cpu, mine, index)) [[likely]]
       return table.use(index, taken, object);
@@ -49,8 +49,8 @@ bool raw_handle_table::erase(handle which) {
     cpu_list& mine = table.free.at(cpu);
     const std::uint32_t index = table.format.index(which.value);
     // Taken from this list and not pinned: else the word differs, as it does for a handle that is not in use.
-    const std::uint64_t used = word_of(which.value, mine.taken);
-    const std::uint64_t erased = word_of(~which.value, mine.taken);
+    const std::uint64_t used = mine.taken | which.value;
+    const std::uint64_t erased = mine.taken | static_cast<std::uint32_t>(~which.value);
     table.entries.expect_change(index);
     if (os::compare_store(cpu, mine.gate, static_cast<std::uint64_t>(gate::biased), table.entries.at(index).word, used,
                           erased) == os::sequence_result::done) [[likely]] {
@@ -101,7 +101,7 @@ void* raw_handle_table::pin(handle which) {
     LARDER_CHECK(pins_of(seen) < pins_max, "handle table \"%s\": handle %#x is pinned %u times", name().c_str(),
                  which.value, pins_of(seen));
     // Pinned, the entry keeps its object.
-    if (table.change(found, seen, seen + 1)) return state::object_of(found);
+    if (table.change(found, seen, seen + one_pin)) return state::object_of(found);
   }
 }
 
@@ -114,9 +114,9 @@ void raw_handle_table::unpin(handle which) {
     LARDER_CHECK((erased || tag_of(seen) == which.value) && pins_of(seen) > 0,
                  "handle table \"%s\": unpin of handle %#x, which is not pinned", name().c_str(), which.value);
     const bool last = erased && pins_of(seen) == 1;
-    const bool awaited = (below(seen) & waiter_bit) != 0;
+    const bool awaited = (beside(seen) & waiter_bit) != 0;
     void* object = state::object_of(found);
-    if (!table.change(found, seen, seen - 1)) continue;
+    if (!table.change(found, seen, seen - one_pin)) continue;
     if (!last) return;
     if (awaited) {
       if (!base::is_mutant(base::mutant::unpin_without_wake)) table.wake_waiter(found);

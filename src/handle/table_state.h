@@ -26,13 +26,13 @@ struct raw_handle_table::state final : reclaimer {
   // The entry that a handle leads to, whoever uses it.
   handle_layer::entry& entry_of(handle which) const { return entries.at(format.index(which.value)); }
 
-  // Inserts into an entry that is the caller's.
-  handle use(std::uint32_t index, std::uint32_t taken, void* object) {
+  // Inserts into an entry that is the caller's; `taken` says from which list.
+  handle use(std::uint32_t index, std::uint64_t taken, void* object) {
     handle_layer::entry& used = entries.at(index);
     // Relaxed: the entry is this thread's.
     const std::uint32_t last = handle_layer::tag_of(used.word.load(base::memory_order_relaxed));
     const handle made{format.next_handle(last)};
-    const std::uint64_t word = handle_layer::word_of(made.value, taken);
+    const std::uint64_t word = taken | made.value;
     if (base::is_mutant(base::mutant::word_before_object)) used.word.store(word);
     const auto bits = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(object));
     used.object.store(bits, base::memory_order_release);  // partner: find's load of the object
@@ -53,7 +53,7 @@ struct raw_handle_table::state final : reclaimer {
 
   // Compare-and-swap of a used or pinned entry's word, as its owner's gate allows.
   bool change(handle_layer::entry& changed, std::uint64_t seen, std::uint64_t desired);
-  // Changes the word from used to erased, with `more` set below the tag. Its word before; 0 if the handle is stale.
+  // Changes the word from used to erased, with `more` set beside the tag. Its word before; 0 if the handle is stale.
   std::uint64_t claim(handle which, handle_layer::entry& claimed, std::uint32_t more);
 
   // Parks until a claimed entry is not pinned any more.

@@ -12,21 +12,11 @@
 #include <cstring>
 #include <string>
 
+#include "base/sanitizers.h"
 #include "os/fault.h"
 
 #ifndef AT_RSEQ_FEATURE_SIZE
 #define AT_RSEQ_FEATURE_SIZE 27
-#endif
-
-#if defined(__SANITIZE_THREAD__)
-#define LARDER_THREAD_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define LARDER_THREAD_SANITIZER 1
-#endif
-#endif
-#ifndef LARDER_THREAD_SANITIZER
-#define LARDER_THREAD_SANITIZER 0
 #endif
 
 namespace larder::os {
@@ -65,7 +55,9 @@ bool sequences_work() {
 const char* start_sequences() {
   detail::places = {};
   if (!LARDER_HAVE_SEQUENCES) return "none written for this processor";
-  if (LARDER_THREAD_SANITIZER) return "the thread sanitizer does not see them";
+#ifdef LARDER_THREAD_SANITIZER
+  return "the thread sanitizer does not see them";
+#endif
   const std::ptrdiff_t area = __rseq_offset;
   if (__rseq_size == 0 || static_cast<int>(detail::load_from_thread(area + detail::registered_cpu_offset)) < 0) {
     return "the C library registered none (an old kernel, Valgrind, or glibc.pthread.rseq=0)";
