@@ -85,6 +85,7 @@ function(larder_add_scheduled_tests tests)
   list(FILTER sources EXCLUDE REGEX "_(test|fuzz|bench)\\.cc$|\\.h$")
   add_library(larder_scheduled STATIC ${sources})
   target_compile_definitions(larder_scheduled PUBLIC LARDER_SCHEDULED=1)
+  set_target_properties(larder_scheduled PROPERTIES EXPORT_COMPILE_COMMANDS OFF) # clang-tidy reads them as they ship
   if(NOT LARDER_DEBUG_CHECKS)
     target_compile_definitions(larder_scheduled PUBLIC LARDER_DEBUG_CHECKS=1)
   endif()

@@ -27,7 +27,7 @@ class atomic {
     const void* own = schedule::load(&value_);
     return own != nullptr ? *static_cast<const T*>(own) : value_;
   }
-  operator T() const { return load(); }  // NOLINT(google-explicit-constructor): as std::atomic's
+  operator T() const { return load(); }
 
   void store(T desired, std::memory_order order = std::memory_order_seq_cst) {
     if (order != std::memory_order_seq_cst) {
@@ -37,7 +37,7 @@ class atomic {
     }
     value_ = desired;
   }
-  T operator=(T desired) {  // NOLINT(misc-unconventional-assign-operator): as std::atomic's
+  T operator=(T desired) {
     store(desired);
     return desired;
   }

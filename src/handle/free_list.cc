@@ -41,15 +41,25 @@ free_lists::free_lists(memory_budget& budget, const frame_table& entries, std::s
       ring_mask_(ring_size_for(limit) - 1),
       charge_(cache::charge_or_throw(budget, bytes{lists_size(count_, ring_mask_ + 1, sequences_)})),
       lists_(new cpu_list[count_]),
-      rings_(new base::atomic<std::uint32_t>[count_ * 2 * (ring_mask_ + 1)]()),
+      rings_(new base::atomic<std::uint32_t>[std::size_t{2} * count_ * (ring_mask_ + 1)]()),
       locks_(sequences_ ? nullptr : new list_lock[count_]) {
   for (std::uint32_t list = 0; list < count_; ++list) {
-    at(list).ring = &rings_[2 * list * (ring_mask_ + 1)];
-    at(list).inbox = &rings_[(2 * list + 1) * (ring_mask_ + 1)];
+    at(list).ring = &rings_[std::size_t{list} * 2 * (ring_mask_ + 1)];
+    at(list).inbox = &rings_[(std::size_t{list} * 2 + 1) * (ring_mask_ + 1)];
     at(list).taken = taken_by(list);
     // Without sequences nobody can be fenced off.
     if (!sequences_) set_gate(list, gate::shared);
   }
+}
+
+bool free_lists::take(std::uint32_t list, std::uint32_t& index) {
+  if (list >= count_) return false;
+  return sequences_ ? take_in_sequence(list, at(list), index) : take_locked(list, index);
+}
+
+bool free_lists::put(std::uint32_t list, std::uint32_t index) {
+  if (list >= count_) return false;
+  return sequences_ ? put_in_sequence(list, at(list), index) : put_locked(list, index);
 }
 
 bool free_lists::take_locked(std::uint32_t list, std::uint32_t& index) {

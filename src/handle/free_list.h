@@ -77,15 +77,9 @@ class free_lists {
   bool has_sequences() const { return sequences_; }
 
   // Takes an entry from the thread's own list. False if that is empty, closed, or not the thread's any more.
-  bool take(std::uint32_t list, std::uint32_t& index) {
-    if (list >= count_) return false;
-    return sequences_ ? take_in_sequence(list, at(list), index) : take_locked(list, index);
-  }
+  bool take(std::uint32_t list, std::uint32_t& index);
   // Puts an entry that the caller holds on the thread's own list. False if that is full, closed, or not its any more.
-  bool put(std::uint32_t list, std::uint32_t index) {
-    if (list >= count_) return false;
-    return sequences_ ? put_in_sequence(list, at(list), index) : put_locked(list, index);
-  }
+  bool put(std::uint32_t list, std::uint32_t index);
   // The same where it is known that there are sequences; `mine` is the CPU's list.
   bool take_in_sequence(std::uint32_t cpu, cpu_list& mine, std::uint32_t& index);
   bool put_in_sequence(std::uint32_t cpu, cpu_list& mine, std::uint32_t index);

@@ -82,6 +82,9 @@ inline int sequence_cpu() {
 
 #if LARDER_HAVE_SEQUENCES
 
+// Inlined always: a function of its own, merged by the linker with its twins, would leave descriptors of code that is
+// not there.
+//
 // A sequence: the descriptor, its arming, the two checks that every sequence begins with, `body`, and the abort, which
 // must stand behind the signature that glibc registers (an undefined instruction, so that it is no gadget).
 // clang-format off
@@ -105,8 +108,9 @@ inline int sequence_cpu() {
   ".popsection\n\t"
 // clang-format on
 
-inline sequence_result compare_store(std::uint32_t cpu, const base::atomic<std::uint64_t>& gate, std::uint64_t open,
-                                     base::atomic<std::uint64_t>& word, std::uint64_t expected, std::uint64_t desired) {
+[[gnu::always_inline]] inline sequence_result compare_store(std::uint32_t cpu, const base::atomic<std::uint64_t>& gate,
+                                                            std::uint64_t open, base::atomic<std::uint64_t>& word,
+                                                            std::uint64_t expected, std::uint64_t desired) {
   asm goto(LARDER_SEQUENCE("cmpl %[cpu], %%fs:(%[cpu_place])\n\t"
                            "jne %l[restarted]\n\t"
                            "cmpq %[open], %[gate]\n\t"
@@ -127,9 +131,10 @@ restarted:
   return sequence_result::restarted;
 }
 
-inline sequence_result compare_store(std::uint32_t cpu, const base::atomic<std::uint64_t>& gate, std::uint64_t open,
-                                     base::atomic<std::uint64_t>& word, std::uint64_t expected, std::uint64_t desired,
-                                     base::atomic<std::uint32_t>& place, std::uint32_t element) {
+[[gnu::always_inline]] inline sequence_result compare_store(std::uint32_t cpu, const base::atomic<std::uint64_t>& gate,
+                                                            std::uint64_t open, base::atomic<std::uint64_t>& word,
+                                                            std::uint64_t expected, std::uint64_t desired,
+                                                            base::atomic<std::uint32_t>& place, std::uint32_t element) {
   asm goto(LARDER_SEQUENCE("cmpl %[cpu], %%fs:(%[cpu_place])\n\t"
                            "jne %l[restarted]\n\t"
                            "cmpq %[open], %[gate]\n\t"
@@ -151,9 +156,10 @@ restarted:
   return sequence_result::restarted;
 }
 
-inline sequence_result gated_compare_exchange(const base::atomic<std::uint64_t>& gate, std::uint64_t open,
-                                              base::atomic<std::uint64_t>& word, std::uint64_t expected,
-                                              std::uint64_t desired) {
+[[gnu::always_inline]] inline sequence_result gated_compare_exchange(const base::atomic<std::uint64_t>& gate,
+                                                                     std::uint64_t open,
+                                                                     base::atomic<std::uint64_t>& word,
+                                                                     std::uint64_t expected, std::uint64_t desired) {
   asm goto(LARDER_SEQUENCE("cmpq %[open], %[gate]\n\t"
                            "jne %l[restarted]\n\t"
                            "movq %[expected], %%rax\n\t"

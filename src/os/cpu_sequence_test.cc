@@ -190,8 +190,6 @@ unsigned char replaced = 0;
 int breaks = 0;
 
 #if defined(__x86_64__)
-constexpr greg_t trap_flag = 0x100;
-
 void note_step(int, siginfo_t*, void* raw) {
   auto* at = reinterpret_cast<unsigned char*>(static_cast<ucontext_t*>(raw)->uc_mcontext.gregs[REG_RIP]);
   if (at >= step_from && at < step_to) stepped.push_back(at);
