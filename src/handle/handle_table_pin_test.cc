@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <chrono>
+#include <deque>
 #include <set>
 #include <thread>
 #include <utility>
@@ -92,6 +93,7 @@ TEST_F(HandleTablePinTest, TakeWaitsForTheLastUnpin) {
 TEST_F(HandleTablePinTest, EveryObjectIsReleasedOnceHoweverManyPinAndErase) {
   std::vector<base::atomic<std::uint32_t>> names(64);
   base::atomic<unsigned> erased{0};
+  std::deque<object> made_by[4];
   std::vector<std::thread> threads;
   for (std::size_t thread = 0; thread < 4; ++thread) {
     threads.emplace_back([&, thread] {
@@ -103,11 +105,10 @@ TEST_F(HandleTablePinTest, EveryObjectIsReleasedOnceHoweverManyPinAndErase) {
           if (i % 3 == 0 && table.erase(which)) ++erased;
           ASSERT_EQ(held->released, 0U);
         } else if (i % 5 == 0) {
-          auto* fresh = new object;
-          const handle made = table.insert(fresh);
-          if (!made) {
-            delete fresh;
-          } else if (const handle old{name.exchange(made.value)}; table.erase(old)) {
+          object& fresh = made_by[thread].emplace_back();
+          const handle made = table.insert(&fresh);
+          if (!made) continue;
+          if (const handle old{name.exchange(made.value)}; table.erase(old)) {
             ++erased;
           }
         }
@@ -117,9 +118,14 @@ TEST_F(HandleTablePinTest, EveryObjectIsReleasedOnceHoweverManyPinAndErase) {
   for (std::thread& each : threads) each.join();
   EXPECT_EQ(releases, erased);
   table.audit();
-  std::vector<object*> left;
-  table.for_each([&](handle, object& each) { left.push_back(&each); });
-  for (object* each : left) delete each;
+  unsigned released_once = 0;
+  for (const std::deque<object>& made : made_by) {
+    for (const object& each : made) {
+      ASSERT_LE(each.released, 1U);
+      released_once += each.released;
+    }
+  }
+  EXPECT_EQ(released_once, erased);
 }
 
 TEST_F(HandleTablePinTest, UnpinOfWhatIsNotPinnedIsNamed) {
