@@ -66,10 +66,20 @@ bool raw_handle_table::state::erase_slowly(handle which) {
     return false;
   }
   if (pins_of(before) != 0) return true;  // the last unpin does the rest
-  void* object = object_of(erased);
-  free_entry(format.index(which.value), owner_of(before));
-  if (released != nullptr) released(context, object);
+  release_entry(format.index(which.value), owner_of(before));
   return true;
+}
+
+void raw_handle_table::state::release_entry(std::uint32_t index, std::uint32_t owner) {
+  void* object = object_of(entries.at(index));
+  free_entry(index, owner);
+  if (released != nullptr) released(context, object);
+}
+
+// Nobody acts upon what the gate was when this returns, nor changes the words that it guards before it is set again.
+void raw_handle_table::state::stop(std::uint32_t owner, base::mutant without_fence) {
+  free.set_gate(owner, gate::stopped);
+  if (without_fence == base::mutant::none || !base::is_mutant(without_fence)) os::fence_sequences();
 }
 
 // For a thread that cannot run sequences, so that nobody could fence it off: nobody else changes the word meanwhile.
@@ -77,8 +87,7 @@ bool raw_handle_table::state::change_alone(entry& changed, std::uint64_t seen, s
   const base::lock locked(guard);
   const std::uint32_t owner = owner_of(seen);
   const gate before = free.gate_of(owner);
-  free.set_gate(owner, gate::stopped);
-  os::fence_sequences();
+  stop(owner);
   const bool as_seen = changed.word.load() == seen;
   if (as_seen) changed.word.store(desired);
   free.set_gate(owner, before);
@@ -88,8 +97,7 @@ bool raw_handle_table::state::change_alone(entry& changed, std::uint64_t seen, s
 void raw_handle_table::state::share(std::uint32_t owner) {
   const base::lock locked(guard);
   if (free.gate_of(owner) != gate::biased) return;
-  free.set_gate(owner, gate::stopped);
-  if (!base::is_mutant(base::mutant::share_without_fence)) os::fence_sequences();
+  stop(owner, base::mutant::share_without_fence);
   free.at(owner).unshared_changes.store(0, base::memory_order_relaxed);  // a hint
   free.set_gate(owner, gate::shared);
   shared_lists.add();
@@ -98,8 +106,7 @@ void raw_handle_table::state::share(std::uint32_t owner) {
 void raw_handle_table::state::bias(std::uint32_t owner) {
   const base::lock locked(guard);
   if (free.gate_of(owner) != gate::shared) return;
-  free.set_gate(owner, gate::stopped);
-  if (!base::is_mutant(base::mutant::bias_without_fence)) os::fence_sequences();
+  stop(owner, base::mutant::bias_without_fence);
   free.set_gate(owner, gate::biased);
 }
 

@@ -34,9 +34,8 @@ class frame_table {
   struct frame {
     base::atomic<std::uint32_t> there{0};
     // All that follow are guarded by the table's mutex.
-    std::uint32_t last_generation =
-        0;                      // of all entries when the frame is added, from the table's first on; outlives it
-    link first_free = no_link;  // for a walk over the free entries: those of this frame
+    std::uint32_t last_generation = 0;  // of all entries when it is added, counted from the table's first
+    link first_free = no_link;          // for a walk over the free entries: those of this frame
     std::uint32_t free = 0;
   };
   static_assert(sizeof(frame) == 16);

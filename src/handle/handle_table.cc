@@ -115,15 +115,13 @@ void raw_handle_table::unpin(handle which) {
                  "handle table \"%s\": unpin of handle %#x, which is not pinned", name().c_str(), which.value);
     const bool last = erased && pins_of(seen) == 1;
     const bool awaited = (beside(seen) & waiter_bit) != 0;
-    void* object = state::object_of(found);
     if (!table.change(found, seen, seen - one_pin)) continue;
     if (!last) return;
     if (awaited) {
       if (!base::is_mutant(base::mutant::unpin_without_wake)) table.wake_waiter(found);
       return;
     }
-    table.free_entry(table.format.index(which.value), owner_of(seen));
-    if (table.released != nullptr) table.released(table.context, object);
+    table.release_entry(table.format.index(which.value), owner_of(seen));
     return;
   }
 }

@@ -48,7 +48,9 @@ struct raw_handle_table::state final : reclaimer {
   handle insert_slowly(void* object);
   bool erase_slowly(handle which);
   void free_entry(std::uint32_t index, std::uint32_t owner);
-  // The same, for an erase whose entry was put back.
+  // The same, and tells that its object is not needed any more.
+  void release_entry(std::uint32_t index, std::uint32_t owner);
+  // The same as free_entry, for the tail of a fast erase.
   bool finish_erase(std::uint32_t index, std::uint32_t owner);
 
   // Compare-and-swap of a used or pinned entry's word, as its owner's gate allows.
@@ -129,6 +131,7 @@ struct raw_handle_table::state final : reclaimer {
   void close_all(bool closed);
 
   bool change_alone(handle_layer::entry& changed, std::uint64_t seen, std::uint64_t desired);
+  void stop(std::uint32_t owner, base::mutant without_fence = base::mutant::none);
   void share(std::uint32_t owner);
   void bias(std::uint32_t owner);
   void note_shared_change(std::uint32_t owner);
