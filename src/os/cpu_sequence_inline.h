@@ -106,18 +106,21 @@ inline int sequence_cpu() {
   "4:\n\t"                                                           \
   "jmp %l[restarted]\n\t"                                            \
   ".popsection\n\t"
+
+// What compare_store looks at.
+#define LARDER_COMPARE                                               \
+  "cmpl %[cpu], %%fs:(%[cpu_place])\n\t"                             \
+  "jne %l[restarted]\n\t"                                            \
+  "cmpq %[open], %[gate]\n\t"                                        \
+  "jne %l[restarted]\n\t"                                            \
+  "cmpq %[expected], %[word]\n\t"                                    \
+  "jne %l[differs]\n\t"
 // clang-format on
 
 [[gnu::always_inline]] inline sequence_result compare_store(std::uint32_t cpu, const base::atomic<std::uint64_t>& gate,
                                                             std::uint64_t open, base::atomic<std::uint64_t>& word,
                                                             std::uint64_t expected, std::uint64_t desired) {
-  asm goto(LARDER_SEQUENCE("cmpl %[cpu], %%fs:(%[cpu_place])\n\t"
-                           "jne %l[restarted]\n\t"
-                           "cmpq %[open], %[gate]\n\t"
-                           "jne %l[restarted]\n\t"
-                           "cmpq %[expected], %[word]\n\t"
-                           "jne %l[differs]\n\t"
-                           "movq %[desired], %[word]\n")
+  asm goto(LARDER_SEQUENCE(LARDER_COMPARE "movq %[desired], %[word]\n")
            :
            : [area] "r"(detail::places.area), [cpu_place] "r"(detail::places.cpu), [cpu] "r"(cpu), [open] "er"(open),
              [expected] "r"(expected), [desired] "r"(desired), [gate] "m"(gate), [word] "m"(word),
@@ -135,14 +138,8 @@ restarted:
                                                             std::uint64_t open, base::atomic<std::uint64_t>& word,
                                                             std::uint64_t expected, std::uint64_t desired,
                                                             base::atomic<std::uint32_t>& place, std::uint32_t element) {
-  asm goto(LARDER_SEQUENCE("cmpl %[cpu], %%fs:(%[cpu_place])\n\t"
-                           "jne %l[restarted]\n\t"
-                           "cmpq %[open], %[gate]\n\t"
-                           "jne %l[restarted]\n\t"
-                           "cmpq %[expected], %[word]\n\t"
-                           "jne %l[differs]\n\t"
-                           "movl %[element], %[place]\n\t"
-                           "movq %[desired], %[word]\n")
+  asm goto(LARDER_SEQUENCE(LARDER_COMPARE "movl %[element], %[place]\n\t"
+                                          "movq %[desired], %[word]\n")
            :
            : [area] "r"(detail::places.area), [cpu_place] "r"(detail::places.cpu), [cpu] "r"(cpu), [open] "er"(open),
              [expected] "r"(expected), [desired] "r"(desired), [gate] "m"(gate), [word] "m"(word), [place] "m"(place),
@@ -180,6 +177,7 @@ restarted:
   return sequence_result::restarted;
 }
 
+#undef LARDER_COMPARE
 #undef LARDER_SEQUENCE
 
 #else
