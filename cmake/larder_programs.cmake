@@ -9,8 +9,9 @@ function(larder_add_gtest name sources)
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
   gtest_discover_tests(${target} TEST_PREFIX ${name}. DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
     PROPERTIES TIMEOUT 120 LABELS ${name})
-  # Once more without restartable sequences, which change how a handle table works (a sanitizer's build has one way).
-  if(name STREQUAL handle AND NOT LARDER_SANITIZE)
+  # Once more without restartable sequences, which change how caches and handle tables work (a sanitizer's build has
+  # one way).
+  if(name MATCHES "^(handle|cache)$" AND NOT LARDER_SANITIZE)
     gtest_discover_tests(${target} TEST_PREFIX ${name}_sharded. TEST_LIST ${target}_sharded DISCOVERY_MODE PRE_TEST
       DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 120 LABELS ${name} ENVIRONMENT GLIBC_TUNABLES=glibc.pthread.rseq=0)
   endif()

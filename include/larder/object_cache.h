@@ -57,8 +57,9 @@ class object_cache {
   // Waits for an object, for ever if need be. Null only where waiting cannot help: no memory will ever do, or the
   // constructor failed (what it throws passes through).
   T* get() {
-    const result<void*> object = raw_.get();
-    return object ? static_cast<T*>(*object) : nullptr;
+    if (void* object = raw_.pop()) [[likely]]
+      return static_cast<T*>(object);
+    return get_below();
   }
   // The same until the deadline (ETIMEDOUT), and with the reason.
   result<T*> get(time_point deadline) {
@@ -101,6 +102,11 @@ class object_cache {
   const std::string& name() const { return raw_.name(); }
 
  private:
+  [[gnu::noinline]] T* get_below() {
+    const result<void*> object = raw_.get_below(no_deadline);
+    return object ? static_cast<T*>(*object) : nullptr;
+  }
+
   // Pointers are copied through the stack in pieces of this many: T* and void* are different types.
   static constexpr std::size_t batch_length = 64;
 

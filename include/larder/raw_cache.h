@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include <larder/cpu_array.h>
 #include <larder/export.h>
 #include <larder/memory_budget.h>
 #include <larder/result.h>
@@ -15,15 +16,25 @@
 
 namespace larder {
 
+template <typename T, typename Traits>
+class object_cache;
+
 // Keeps objects of one size in their constructed state, ready for reuse on every CPU, in memory charged to a budget.
 // The untyped core of object_cache<T>, which says the same in types.
 //
 // An object is built when it is first handed out and stays built, through any number of gets and puts, until its memory
-// is given back. Free built objects wait in an array per CPU and, below that, in slabs, the fullest first. Any thread
-// or task may call anything at any time, also from a constructor, destructor or reset hook of this cache; no lock is
-// held when these are called. Whoever gets an object owns it until it puts it, from whichever thread.
+// is given back. Free built objects wait in an array per CPU, below that in a depot of batches, and in slabs, the
+// fullest first. A get or put that the array serves is a dozen instructions, inlined, without a lock or an atomic
+// instruction. The keeper (keeper.h) gives back what is not used for two periods.
 //
-// After Bonwick's slab allocator (1994, 2001); the order by occupancy is that of the Xen win-pv drivers' cache.
+// Any thread or task may call anything at any time, from a thread's first instruction to its last destructor, and also
+// from a constructor, destructor or reset hook of this cache; no lock is held when these are called. Whoever gets an
+// object owns it until it puts it, from whichever thread. Not from a signal handler, though a handler may interrupt any
+// call. After fork() the child has the cache as it was, may use and destroy it, and never gets back what the parent's
+// other threads had out; the parent's waits are the parent's.
+//
+// After Bonwick's slab allocator (1994, 2001); the order by occupancy is that of the Xen win-pv drivers' cache, arrays
+// in restartable sequences are tcmalloc's.
 class LARDER_API raw_cache {
  public:
   static constexpr std::size_t no_limit = std::numeric_limits<std::size_t>::max();
@@ -54,9 +65,10 @@ class LARDER_API raw_cache {
   };
 
   struct statistics {
-    std::uint64_t objects_out = 0;     // with users
-    std::uint64_t objects_cached = 0;  // in the arrays of the CPUs
-    std::uint64_t objects_built = 0;   // out, cached, and free in slabs
+    std::uint64_t objects_out = 0;       // with users
+    std::uint64_t objects_cached = 0;    // in the arrays of the CPUs
+    std::uint64_t objects_in_depot = 0;  // in batches
+    std::uint64_t objects_built = 0;     // out, cached, in the depot, and free in slabs
     std::uint64_t objects_per_slab = 0;
     std::uint64_t slabs_full = 0;
     std::uint64_t slabs_partial = 0;
@@ -93,19 +105,33 @@ class LARDER_API raw_cache {
   // whichever is first; parks the task if there is one, else the thread. Errors: ENOMEM at once if waiting cannot help
   // (no object is out and a slab can never fit the budget); ETIMEDOUT at the deadline; the constructor's error, if no
   // built object is free either. The constructor's exception passes through. A reclaimer must not wait here: it dies.
-  result<void*> get(time_point deadline = no_deadline);
+  result<void*> get(time_point deadline = no_deadline) {
+    if (void* object = pop()) [[likely]]
+      return object;
+    return get_below(deadline);
+  }
   // The same without waiting and without reclaiming: null if there is no object now, or the constructor failed.
-  void* try_get();
-  // Takes back an object that this cache gave; never blocks for long, never fails. Dies on proven misuse (an object of
-  // another cache, or one that is free already), at the latest when the object reaches its slab.
-  void put(void* object);
+  void* try_get() {
+    if (void* object = pop()) [[likely]]
+      return object;
+    return try_get_below();
+  }
+  // Takes back an object that this cache gave, which is not null; never blocks for long, never fails. Dies on proven
+  // misuse (an object of another cache, or one that is free already), at the latest when the object reaches its slab.
+  void put(void* object) {
+#if LARDER_INLINE_SEQUENCES
+    if (detail::push_cached(front_, object)) [[likely]]
+      return;
+#endif
+    put_below(object);
+  }
 
   // Up to `count` objects; fewer where try_get would give null. Returns how many.
   std::size_t get_many(void** objects, std::size_t count);
   void put_many(void* const* objects, std::size_t count);
 
-  // Collects the objects cached on all CPUs, then destroys what is free in empty slabs and gives these back, until
-  // `wanted` is released or only the reservation would be left. Returns what it released to the budget.
+  // Collects the objects cached on all CPUs and in the depot, then destroys what is free in empty slabs and gives these
+  // back, until `wanted` is released or only the reservation would be left. Returns what it released to the budget.
   bytes trim(bytes wanted = unlimited);
 
   statistics stats() const;
@@ -119,8 +145,25 @@ class LARDER_API raw_cache {
 
  private:
   struct state;
-  explicit raw_cache(std::unique_ptr<state> made);
-  const std::unique_ptr<state> state_;
+  template <typename T, typename Traits>
+  friend class object_cache;
+
+  raw_cache();
+  // The first rung of a get: what this CPU's array has, or null.
+  void* pop() {
+#if LARDER_INLINE_SEQUENCES
+    return detail::pop_cached(front_);
+#else
+    return nullptr;
+#endif
+  }
+  // What the inlined part cannot do.
+  result<void*> get_below(time_point deadline);
+  void* try_get_below();
+  void put_below(void* object);
+
+  detail::cpu_front front_;  // leads to the arrays, once there is a state
+  std::unique_ptr<state> state_;
 };
 
 }  // namespace larder

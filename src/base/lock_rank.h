@@ -18,7 +18,8 @@ enum class lock_rank : std::uint8_t {
   handle_list,    // a CPU's free handles, where there are no restartable sequences
   cache_waiters,  // an object cache's waiting getters
   cache_slabs,    // an object cache's slab lists
-  cache_shard,    // a per-CPU array
+  cache_shard,    // a per-CPU array, where there are no restartable sequences
+  keeper,         // the keeper's list of caches
   budget,         // a budget tree's tickets and reclaimers: innermost, so that anyone may charge and release
 };
 

@@ -45,6 +45,9 @@ class mutex {
     note_unlocked(rank_);  // first: once unlocked, the mutex may be gone
     mutex_.unlock();
   }
+  // Around fork(), which takes many of one rank (os/fork.h).
+  void lock_for_fork() { mutex_.lock(); }
+  void unlock_after_fork() { mutex_.unlock(); }
 
  private:
   system_mutex mutex_;

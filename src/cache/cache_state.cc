@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The object cache. A free built object is in one of two places: a CPU's array (cpu_cache.h) or its slab
-// (slab_layer.h). A get tries this CPU's array, the slabs, a new slab, the arrays of the other CPUs; a put the array,
-// half of which goes to the slabs when it is full. Constructors run for an object that somebody wants now and for none
-// ahead of that (but the reservation), so a failure has one receiver.
+// The object cache. A free built object is in one of three places: a CPU's array (cpu_cache.h), a batch of the depot
+// (depot.h), or its slab (slab_layer.h). A get tries this CPU's array, the depot, the slabs, a new slab, the arrays of
+// the other CPUs; a put the array, a part of which goes to the depot when it is full. Constructors run for an object
+// that somebody wants now and for none ahead of that (but the reservation), so a failure has one receiver.
 //
-// Objects move between arrays and slabs under slabs_guard only. So who holds it and has looked in the slabs and in
-// every array has seen all there is, which is what makes the limit and the reservation exact: a get fails at the limit
-// only if `limit` objects are out, and never while fewer than `reservation` are.
+// Objects move between arrays, depot and slabs under slabs_guard only. So who holds it and has looked in the slabs, the
+// depot and, having stopped them, in every array has seen all there is, which is what makes the limit and the
+// reservation exact: a get fails at the limit only if `limit` objects are out, and never while fewer than `reservation`
+// are.
 //
-// Laws (audit), besides those of the slabs (slab_layer.cc):
+// Laws (audit), besides those of the layers (cpu_cache.cc, depot.h, slab_layer.cc):
 //
-//   out = handed_out − cached                   an object is with a user, in an array, or free in its slab
-//   gets − puts = out                           each counted where it happened: an array, or below the arrays
+//   out = handed_out − cached − in depot        an object is with a user, in an array, in the depot, or free in its
+//   slab gets − puts = out                           each counted where it happened: an array, or below the arrays
 //   constructed − destroyed = built             each built object was constructed once and not yet destroyed (KF-1)
-//   charged = slabs · slab_bytes + pages of arrays + this structure
+//   charged = slabs · slab_bytes + arrays + depot + this structure
 //   waiting = |queue|
+//   awake, or the arrays are closed
 //
-// Cost: a get or put that the array serves is one atomic exchange; 62 others share one turn of slabs_guard.
+// Cost: a get or put that the array serves is 14 instructions, inlined; some 60 and more others share one turn of
+// slabs_guard. Whoever collects stops all CPUs' fast paths for the time of a fence, one or two microseconds.
 #include "cache/cache_state.h"
 
 #include <algorithm>
@@ -31,20 +34,35 @@
 #include "cache/span.h"
 
 namespace larder {
+namespace {
+
+// What a user of the cache may do without a call into the library: nothing, where each get and put is watched.
+cache::cpu_cache::inlined inlined_for([[maybe_unused]] const raw_cache::options& chosen) {
+#if defined(LARDER_DEBUG_CHECKS) || defined(LARDER_ADDRESS_SANITIZER)
+  return {false, false};
+#else
+  return {true, chosen.reset == nullptr};
+#endif
+}
+
+}  // namespace
 
 raw_cache::state::state(std::string_view chosen_name, const options& options_chosen, const cache::slab_geometry& layout,
-                        memory_budget& charged, budget_charge own)
-    : name(chosen_name),
+                        memory_budget& charged, budget_charge own, detail::cpu_front& users)
+    : os::fork_participant(base::lock_rank::cache_waiters),
+      name(chosen_name),
       chosen(options_chosen),
       budget(charged),
       geometry(layout),
       own_memory(std::move(own)),
-      cpus(charged, cache::cpu_cache::capacity_for(layout.stride)),
+      cpus(charged, users, inlined_for(options_chosen), layout.stride, options_chosen.limit),
+      depot(charged),
       slabs(geometry, name, chosen.limit, chosen.reservation),
       registered([this, component = "object_cache/" + name](const base::stat_visitor& show) {
         const statistics now = figures();
         show({component, "objects_out", now.objects_out});
         show({component, "objects_cached", now.objects_cached});
+        show({component, "objects_in_depot", now.objects_in_depot});
         show({component, "objects_built", now.objects_built});
         show({component, "slabs_full", now.slabs_full});
         show({component, "slabs_partial", now.slabs_partial});
@@ -57,26 +75,32 @@ raw_cache::state::state(std::string_view chosen_name, const options& options_cho
         show({component, "waits", now.waits});
         show({component, "waiting", now.waiting});
         show({component, "charged_bytes", now.charged.count});
-        show({component, "sharded_mode", 1});
+        show({component, "sharded_mode", os::sequences() == os::sequence_mode::sharded});
       }) {
+  cpus.close();  // at rest, until it is first used
+  cache::keeper::of_process().add(*this);
+  os::join_forks(*this);
   budget.add_reclaimer(gives_empty_slabs, chosen.stage);
   budget.add_reclaimer(gives_arrays, reclaim_stage::last_resort);
 }
 
-result<std::unique_ptr<raw_cache::state>> raw_cache::state::create(std::string_view name, const options& chosen) {
+result<std::unique_ptr<raw_cache::state>> raw_cache::state::create(std::string_view name, const options& chosen,
+                                                                   detail::cpu_front& users) {
   const result<cache::slab_geometry> layout =
       cache::slab_geometry::choose(chosen.size, chosen.alignment, chosen.uncharged_per_object);
   if (!layout) return layout.error();
   if (chosen.limit == 0 || chosen.limit < chosen.reservation) return error_from(EINVAL);
   memory_budget& budget = chosen.budget == nullptr ? memory_budget::process() : *chosen.budget;
-  constexpr bytes own{sizeof(state)};
+  const bytes own = bytes{sizeof(state)} + cache::cpu_cache::own_bytes();
   if (!cache::charge_now(budget, own)) return error_from(ENOMEM);
-  auto made = std::make_unique<state>(name, chosen, *layout, budget, budget_charge(budget, own));
+  auto made = std::make_unique<state>(name, chosen, *layout, budget, budget_charge(budget, own), users);
   if (const result<void> built = made->build_reservation(); !built) return built.error();
   return made;
 }
 
 raw_cache::state::~state() {
+  os::leave_forks(*this);
+  cache::keeper::of_process().remove(*this);
   budget.remove_reclaimer(gives_arrays);
   budget.remove_reclaimer(gives_empty_slabs);
   for (;;) {
@@ -84,9 +108,9 @@ raw_cache::state::~state() {
     {
       const base::lock locked(slabs_guard);
       collect();
-      LARDER_CHECK(slabs.handed_out() == 0, "cache \"%s\" destroyed while %zu objects are out", name.c_str(),
-                   slabs.handed_out());
-      last = slabs.remove_empty();
+      LARDER_CHECK(slabs.handed_out() <= lost_in_fork, "cache \"%s\" destroyed while %zu objects are out", name.c_str(),
+                   slabs.handed_out() - lost_in_fork);
+      last = slabs.remove_any();
     }
     if (last == nullptr) return;
     destroy_slab(*last);
@@ -133,16 +157,59 @@ raw_cache::state::attempt raw_cache::state::take_now() {
   return taken.built ? attempt{taken.object, {}} : build(taken.object);
 }
 
+void raw_cache::state::come_below() {
+  ++visits_below;
+  if (cpus.closed() || (cpus.pushes_held() && !somebody_waits())) cpus.open(somebody_waits());
+  if (awake) return;
+  awake = true;
+  cache::keeper::of_process().wake(*this);
+}
+
 cache::slab_layer::taken raw_cache::state::take_and_refill() {
-  void* batch[cache::cpu_cache::batch_max];
   const base::lock locked(slabs_guard);
+  come_below();
+  // Who waits is to get the next ones, from below.
+  const bool refill = !somebody_waits();
+  if (void* object = take_from_depot(refill)) return {object, true, false};
   const cache::slab_layer::taken taken = slabs.take();
   if (!taken.built) return taken;
   ++gets_below;
-  if (somebody_waits()) return taken;
-  const std::size_t count = slabs.take_batch(batch, cpus.batch());
-  for (std::size_t kept = cpus.refill(batch, count); kept < count; ++kept) slabs.put(batch[kept]);
+  if (!refill || !cpus.make_array()) return taken;
+  void* batch[cache::depot::batch_max];
+  const std::size_t count = slabs.take_batch(batch, std::min(std::size(batch), cpus.move_length()));
+  for (std::size_t moved = cpus.refill(batch, count); moved < count; ++moved) slabs.put(batch[moved]);
   return taken;
+}
+
+// An object of the depot, or null; what else is in its batch, and more, goes to this CPU's array.
+void* raw_cache::state::take_from_depot(bool refill) {
+  cache::depot::batch* batch = depot.take();
+  if (batch == nullptr) return nullptr;
+  void* object = batch->objects[--batch->count];
+  ++gets_below;
+  std::size_t wanted = 0;
+  if (refill && cpus.make_array()) {
+    cpus.note_miss(cache::cpu_cache::miss::empty);
+    wanted = cpus.move_length();
+  }
+  while (batch != nullptr && wanted > 0) {
+    const std::size_t moved =
+        batch->count == 0 ? 0 : cpus.refill(batch->objects, std::min<std::size_t>(batch->count, wanted));
+    if (moved < batch->count) {
+      std::copy(batch->objects + moved, batch->objects + batch->count, batch->objects);
+      batch->count -= moved;
+      break;
+    }
+    wanted -= moved;
+    depot.recycle(batch);
+    batch = wanted > 0 ? depot.take() : nullptr;
+  }
+  if (batch != nullptr && batch->count > 0) {
+    depot.add(batch);
+  } else if (batch != nullptr) {
+    depot.recycle(batch);
+  }
+  return object;
 }
 
 cache::slab_layer::taken raw_cache::state::collect_and_take() {
@@ -250,109 +317,36 @@ void raw_cache::state::take_back([[maybe_unused]] void* object) {
 }
 
 void raw_cache::state::put_below_array(void* object) {
-  void* batch[cache::cpu_cache::batch_max];
   const base::lock locked(slabs_guard);
-  const std::size_t count = cpus.flush(batch);
-  for (std::size_t i = 0; i < count; ++i) slabs.put(batch[i]);
-  if (cpus.make_array() && cpus.push(object)) return;
+  come_below();
+  if (!cpus.pushes_held() && cpus.make_array()) {
+    if (cpus.push(object)) return;
+    cpus.note_miss(cache::cpu_cache::miss::full);
+    if (cpus.push(object)) return;
+    flush_array();
+    if (cpus.push(object)) return;
+  }
   slabs.put(object);
   ++puts_below;
 }
 
-void raw_cache::state::collect() {
-  void* batch[cache::cpu_cache::batch_max];
-  for (int cpu = 0; cpu < cpus.cpus(); ++cpu) {
-    while (const std::size_t count = cpus.collect_from(cpu, batch, std::size(batch))) {
-      for (std::size_t i = 0; i < count; ++i) slabs.put(batch[i]);
+void raw_cache::state::flush_array() {
+  for (std::size_t left = cpus.move_length(); left > 0;) {
+    const std::size_t wanted = std::min(left, cache::depot::batch_max);
+    cache::depot::batch* batch = depot.blank();
+    void* objects[cache::depot::batch_max];
+    const std::size_t moved = cpus.flush(batch == nullptr ? objects : batch->objects, wanted);
+    if (batch == nullptr) {
+      for (std::size_t i = 0; i < moved; ++i) slabs.put(objects[i]);
+    } else if (moved == 0) {
+      depot.recycle(batch);
+    } else {
+      batch->count = moved;
+      depot.add(batch);
     }
+    if (moved < wanted) return;
+    left -= moved;
   }
-}
-
-// -- giving back
-
-bytes raw_cache::state::trim(bytes wanted, bool collect_first) {
-  if (collect_first) {
-    const base::lock locked(slabs_guard);
-    collect();
-  }
-  bytes released;
-  while (released < wanted) {
-    cache::slab* surplus = nullptr;
-    {
-      const base::lock locked(slabs_guard);
-      surplus = slabs.remove_surplus();
-    }
-    if (surplus == nullptr) break;
-    destroy_slab(*surplus);
-    released += geometry.shape.charge;
-  }
-  return released;
-}
-
-void raw_cache::state::destroy_slab(cache::slab& removed) {
-  base::check_no_lock_held("destroying objects");
-  cache::allow_access(&removed, geometry.shape.length.count);
-  const std::size_t built = removed.built_count();
-  if (chosen.destroy != nullptr && built > 0) {
-    for (std::size_t index = 0; index < geometry.capacity; ++index) {
-      if (removed.is_built(index)) chosen.destroy(removed.object(index), chosen.context);
-    }
-  }
-  cache::unmap_span(budget, geometry.shape, &removed);
-  const base::lock locked(slabs_guard);
-  destroyed += built;
-}
-
-// -- figures
-
-raw_cache::statistics raw_cache::state::figures() const {
-  statistics now;
-  {
-    const base::lock locked(queue_guard);
-    now.waits = waits;
-    now.waiting = queue.size();
-  }
-  const base::lock locked(slabs_guard);
-  const cache::cpu_cache::figures arrays = cpus.sum();
-  // Objects that move from one array to another while they are counted may count twice.
-  now.objects_cached = std::min<std::uint64_t>(arrays.cached, slabs.handed_out());
-  now.objects_out = slabs.handed_out() - now.objects_cached;
-  now.objects_built = slabs.built();
-  now.objects_per_slab = geometry.capacity;
-  now.slabs_full = slabs.full_slabs();
-  now.slabs_partial = slabs.partial_slabs();
-  now.slabs_empty = slabs.empty_slabs();
-  now.constructed = constructed;
-  now.construct_failures = construct_failures;
-  now.destroyed = destroyed;
-  now.gets = arrays.gets + gets_below;
-  now.puts = arrays.puts + puts_below;
-  now.slab_bytes = geometry.shape.charge;
-  now.charged = geometry.shape.charge * slabs.slabs() + arrays.charged + own_memory.amount();
-  return now;
-}
-
-void raw_cache::state::audit() const {
-  {
-    const base::lock locked(queue_guard);
-    LARDER_CHECK(waiting == queue.size(), "cache \"%s\": %u getters counted, %zu queued", name.c_str(), waiting.load(),
-                 queue.size());
-  }
-  {
-    const base::lock locked(slabs_guard);
-    slabs.audit();
-    const std::uint64_t cached = cpus.sum().cached;
-    LARDER_CHECK(cached <= slabs.handed_out(), "cache \"%s\": %llu objects in arrays, but only %zu left their slabs",
-                 name.c_str(), static_cast<unsigned long long>(cached), slabs.handed_out());
-  }
-  const statistics now = figures();
-  LARDER_CHECK(now.gets - now.puts == now.objects_out, "cache \"%s\": %llu gets, %llu puts, but %llu objects out",
-               name.c_str(), static_cast<unsigned long long>(now.gets), static_cast<unsigned long long>(now.puts),
-               static_cast<unsigned long long>(now.objects_out));
-  LARDER_CHECK(now.constructed - now.destroyed == now.objects_built,
-               "cache \"%s\": %llu constructed, %llu destroyed, but %llu objects built", name.c_str(),
-               static_cast<unsigned long long>(now.constructed), static_cast<unsigned long long>(now.destroyed),
-               static_cast<unsigned long long>(now.objects_built));
 }
 
 }  // namespace larder

@@ -16,25 +16,31 @@
 #include "base/mutex.h"
 #include "base/registry.h"
 #include "cache/cpu_cache.h"
+#include "cache/depot.h"
+#include "cache/keeper.h"
 #include "cache/slab.h"
 #include "cache/slab_layer.h"
+#include "os/fork.h"
 #include "os/parker.h"
 
 namespace larder {
 
 // What a raw_cache is made of. The ladder of a get, one condition a rung:
 //
-//   get         this CPU's array                                       raw_cache.cc
-//   take_now    the fullest slab with room, refilling the array        cache_state.cc
-//                 a new slab, charged and mapped
-//                   what the other CPUs' arrays hold
+//   get         this CPU's array, inlined                              larder/raw_cache.h
+//   take_now    a batch of the depot, refilling the array              cache_state.cc
+//                 the fullest slab with room, refilling the array
+//                   a new slab, charged and mapped
+//                     what the other CPUs' arrays hold
 //   wait        in the queue, for an object or for memory              cache_wait.cc
 //
-// Lock order: queue_guard, slabs_guard, a CPU's array, the budget's own. User code runs under none of them.
-struct raw_cache::state {
-  static result<std::unique_ptr<state>> create(std::string_view name, const options& chosen);
+// Lock order: queue_guard, slabs_guard, an array's (without sequences), the keeper's, the budget's. User code runs
+// under none of them.
+struct raw_cache::state final : cache::kept, os::fork_participant {
+  // `users` is what the inlined part of the cache looks at.
+  static result<std::unique_ptr<state>> create(std::string_view name, const options& chosen, detail::cpu_front& users);
   state(std::string_view chosen_name, const options& options_chosen, const cache::slab_geometry& layout,
-        memory_budget& charged, budget_charge own);
+        memory_budget& charged, budget_charge own, detail::cpu_front& users);
   // Dies if objects are out.
   ~state();
   state(const state&) = delete;
@@ -57,7 +63,10 @@ struct raw_cache::state {
   attempt take_now();
   result<void*> get_below_array(time_point deadline);
   void* try_get_below_array();
+  // slabs_guard is held: whoever comes below the arrays opens what is closed without need, and wakes the keeper.
+  void come_below();
   cache::slab_layer::taken take_and_refill();
+  void* take_from_depot(bool refill);
   cache::slab_layer::taken collect_and_take();
   // Maps a slab that is charged already and takes its first object; none if the system has no memory.
   cache::slab_layer::taken take_from_new_slab();
@@ -74,12 +83,21 @@ struct raw_cache::state {
   // The first thing when a user has put an object: the same, and the reset hook.
   void take_back(void* object);
   void put_below_array(void* object);
-  // Moves what all CPUs' arrays hold to the slabs; slabs_guard is held.
-  void collect();
+  // Moves the longest unused part of this CPU's array below; slabs_guard is held.
+  void flush_array();
 
-  // -- giving back
+  // -- giving back (cache_keep.cc)
+  // Moves what all CPUs' arrays and the depot hold to the slabs; slabs_guard is held.
+  void collect();
+  void empty_arrays(bool idle_only);
+  void spill(cache::depot::batch* batch);
+  void spill_depot();
   bytes trim(bytes wanted, bool collect_first);
   void destroy_slab(cache::slab& removed);
+  bool keep(std::size_t objects_max) override;
+  void before_fork() override;
+  void in_parent() override;
+  void in_child() override;
 
   // -- waiting (cache_wait.cc)
   class queue_place;
@@ -88,8 +106,8 @@ struct raw_cache::state {
   // Gives waiting getters what there is. Called after anything that may have made an object or room for one available.
   void serve_queue();
   bool somebody_waits() const {
-    // Relaxed: whoever looks here has first gone through a lock under which the getter looked, after it had counted
-    // itself; so either it found the object, or its count is seen (cache_wait.cc).
+    // Relaxed: whoever looks here has first gone through slabs_guard, under which the getter looked after it had
+    // counted itself; so either it found the object, or its count is seen (cache_wait.cc).
     return waiting.load(base::memory_order_relaxed) != 0;
   }
 
@@ -123,12 +141,17 @@ struct raw_cache::state {
   // -- slab layer
   mutable base::mutex slabs_guard{base::lock_rank::cache_slabs};
   // All guarded by slabs_guard.
+  cache::depot depot;
   cache::slab_layer slabs;
   std::uint64_t constructed = 0;
   std::uint64_t construct_failures = 0;
   std::uint64_t destroyed = 0;
   std::uint64_t gets_below = 0;  // that no array served
   std::uint64_t puts_below = 0;
+  std::uint64_t visits_below = 0;       // of callers, below the arrays
+  std::uint64_t visits_below_seen = 0;  // by the keeper's last round
+  std::size_t lost_in_fork = 0;         // objects that were out when this process was forked
+  bool awake = false;                   // the keeper comes
 
   slab_reclaimer gives_empty_slabs{*this, false};
   slab_reclaimer gives_arrays{*this, true};

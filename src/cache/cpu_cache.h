@@ -10,68 +10,81 @@
 
 #include "base/atomic.h"
 #include "base/lock_rank.h"
-#include "os/cpu.h"
+#include "cache/span.h"
+#include "os/cpu_array.h"
 
 namespace larder::cache {
 
-// A cache's CPU layer: an array of pointers to free built objects for each CPU, in the sharded form (cpu_cache.cc).
-// What is above relies on this interface alone, which restartable sequences can fill as well:
+// A cache's CPU layer: an array of pointers to free built objects for each CPU (theory in cpu_cache.cc).
 //
 //  - pop and push may always refuse, for any reason; then the caller goes to the layer below.
-//  - `collect_from` gets all that is in an array. If it does not find an object, then what its caller did before is
-//    seen by whoever pushes that object, after the push.
-//  - What flush, refill and collect_from move is for a moment in no layer: they and make_array are called under the
-//    mutex of the layer below, so that nobody who looks there misses an object or an array.
+//  - What flush, refill and take_from move is for a moment in no layer: they, and all that changes which arrays there
+//    are, are called under the mutex of the layer below, so that nobody who looks there misses an object.
 class cpu_cache {
  public:
-  // Each array holds `capacity` objects; 0 turns the layer off.
-  cpu_cache(memory_budget& budget, std::size_t capacity);
+  // What users of the cache may do without a call into the library.
+  struct inlined {
+    bool pop = true;
+    bool push = true;
+  };
+  // `users` is what the inlined code looks at; it outlives this. `limit` objects are never more than exist.
+  cpu_cache(memory_budget& budget, detail::cpu_front& users, inlined allowed, std::size_t object_length,
+            std::size_t limit);
   // The arrays are empty.
   ~cpu_cache();
   cpu_cache(const cpu_cache&) = delete;
   cpu_cache& operator=(const cpu_cache&) = delete;
 
-  static std::size_t capacity_for(std::size_t object_size);
+  // What this structure takes from the heap; its owner charges it.
+  static bytes own_bytes();
   static raw_cache::mode active_mode();
-  // How many objects move between an array and the layer below at a time.
-  static constexpr std::size_t batch_max = 62;
-  std::size_t batch() const { return (capacity_ + 1) / 2; }
 
-  // Gives this CPU its array if it has none yet, charged to the budget. False where that fails, or the layer is off.
-  bool make_array();
-
-  // This CPU's array, for users: the last object pushed, or null; and false where it is full.
-  void* pop() {
-    shard* mine = current_shard();
-    if (mine == nullptr || !mine->try_lock()) return nullptr;
-    void* object = nullptr;
-    if (mine->count > 0) {
-      object = mine->objects()[--mine->count];
-      ++mine->gets;
-    }
-    mine->unlock();
-    return object;
-  }
-  bool push(void* object) {
-    shard* mine = current_shard();
-    if (mine == nullptr || !mine->try_lock()) return false;
-    const bool room = mine->count < capacity_;
-    if (room) {
-      mine->objects()[mine->count++] = object;
-      ++mine->puts;
-    }
-    mine->unlock();
-    return room;
-  }
+  // This CPU's array: the last object pushed, or null; and false where there is no room.
+  void* pop() { return sequences_ ? os::pop(own_) : pop_locked(); }
+  bool push(void* object) { return sequences_ ? os::push(own_, object) : push_locked(object); }
+  // As many as there are, and as fit.
   std::size_t pop_many(void** objects, std::size_t count);
   std::size_t push_many(void* const* objects, std::size_t count);
 
-  // This CPU's array, for moves to and from the layer below: half of it, what was pushed first; and what fits.
-  std::size_t flush(void** objects);
+  // From here on the caller holds the mutex of the layer below.
+
+  // Gives this CPU its array if it has none, charged to the budget. False where that fails, or there are to be none.
+  bool make_array();
+  // How many objects to move to or from this CPU's array at a time: a part of what it may hold.
+  std::size_t move_length() const;
+  // Moves between this CPU's array and the layer below; what users did not do counts as neither get nor put.
+  std::size_t flush(void** objects, std::size_t count);
   std::size_t refill(void* const* objects, std::size_t count);
-  // Any CPU's array: up to `count` objects.
-  std::size_t collect_from(int cpu, void** objects, std::size_t count);
+  // This CPU's array was full, or empty while the layer below had objects. Where both happen, more room would have
+  // spared a pair of moves, so it gets more.
+  enum class miss : unsigned char { full, empty };
+  void note_miss(miss kind);
+
+  // Ends every pop and push in progress, and keeps new ones out, until `open`. Not for long: all CPUs are slow then.
+  void close();
+  // `hold_pushes`: only pops may go on, so that every put comes to the layer below. Always pops again.
+  void open(bool hold_pushes);
+  // Closed: nothing is in any array. Held: neither, as long as nobody refills.
+  bool closed() const { return gate_.load(base::memory_order_relaxed) == gate::closed; }
+  bool pushes_held() const { return gate_.load(base::memory_order_relaxed) == gate::pushes_held; }
+  // True only if all arrays were empty at one moment since the call.
+  bool was_empty() const;
+
+  // While closed: takes up to `count` objects from that CPU's array.
+  std::size_t take_from(int cpu, void** objects, std::size_t count);
+  // While closed, where it is empty: gives back that CPU's array.
+  void drop_array(int cpu);
   int cpus() const { return cpus_; }
+
+  // For the keeper, once a period. Whether any array was used since the last time; and afterwards, of one, whether it
+  // was used too little to keep what it has.
+  bool note_period();
+  bool is_idle(int cpu) const { return accounts_[at(cpu)].idle; }
+  bool any_idle() const;
+
+  // Keeps all arrays as they are while the process forks.
+  void lock_for_fork();
+  void unlock_after_fork();
 
   struct figures {
     std::uint64_t cached = 0;
@@ -80,53 +93,67 @@ class cpu_cache {
     bytes charged;
   };
   figures sum() const;
+  void audit(const char* cache_name) const;
 
  private:
-  // The head of an array; the pointers follow it. Guarded by `locked`, but for that itself.
-  struct shard {
-    base::atomic<std::uint32_t> locked;
-    std::uint32_t count;
-    std::uint64_t gets;
-    std::uint64_t puts;
+  enum class gate : unsigned char { open, pushes_held, closed };
 
-    void** objects() { return reinterpret_cast<void**>(this + 1); }
-    bool try_lock() {
-      // The load spares other CPUs the line. Acquire: sees what the last holder wrote; partner: unlock.
-      if (locked.load(base::memory_order_relaxed) != 0 || locked.exchange(1, base::memory_order_acquire) != 0) {
-        return false;
-      }
-      base::note_locked(base::lock_rank::cache_shard);
-      return true;
-    }
-    void lock();
-    void unlock() {
-      base::note_unlocked(base::lock_rank::cache_shard);
-      locked.store(0, base::memory_order_release);  // partner: try_lock
-    }
+  // What is known of a CPU's array besides its head. Guarded by the mutex of the layer below.
+  struct account {
+    std::uint64_t gets = 0;  // that arrays here had served when the word was `word_seen`: at the period's end
+    std::uint64_t word_seen = 0;
+    std::uint32_t entries = 0;  // room in memory; 0: no array
+    int misses = 0;             // when full, less those when empty, that no growth has answered
+    bool grown = false;         // has a span of its own
+    bool idle = false;
   };
 
-  std::size_t page_of(int cpu) const { return static_cast<std::size_t>(cpu) / shards_per_page_; }
-  shard* shard_in(char* page, int cpu) const {
-    return reinterpret_cast<shard*>(page + static_cast<std::size_t>(cpu) % shards_per_page_ * shard_length_);
-  }
-  // Null if that CPU's array was not made yet.
-  shard* shard_of(int cpu) const {
-    char* page = pages_[page_of(cpu)].load(base::memory_order_acquire);  // partner: make_array
-    return page == nullptr ? nullptr : shard_in(page, cpu);
-  }
-  int current_cpu() const {
-    const int cpu = os::current_cpu();
-    return cpu < cpus_ ? cpu : 0;
-  }
-  shard* current_shard() const { return capacity_ == 0 ? nullptr : shard_of(current_cpu()); }
+  static std::size_t at(int cpu) { return static_cast<std::size_t>(cpu); }
+  static std::size_t length_for(std::size_t entries) { return sizeof(os::cpu_array) + entries * sizeof(void*); }
+  std::size_t page_of(int cpu) const { return at(cpu) / arrays_per_page_; }
+  // Null where this thread has none, or arrays cannot be found.
+  os::cpu_array* array_of(int cpu) const;
+  int current_cpu() const;
+
+  void* pop_locked();
+  bool push_locked(void* object);
+  os::cpu_array* lock_current() const;
+  void lock(os::cpu_array& array) const;
+  static bool try_lock(os::cpu_array& array);
+  static void unlock(os::cpu_array& array);
+  std::size_t take_locked(os::cpu_array& array, void** objects, std::size_t count, std::uint64_t step) const;
+  std::size_t add_locked(os::cpu_array& array, void* const* objects, std::size_t count) const;
+
+  void show(os::cpu_array_table* pops, os::cpu_array_table* pushes);
+  bool may_grow_to(std::size_t capacity, std::size_t now) const;
+  bool replace(int cpu, std::size_t entries);
+  void release_memory(int cpu);
+  static std::uint64_t gets_of(const account& of, std::uint64_t word);
 
   memory_budget& budget_;
-  const std::size_t capacity_;
+  const bool sequences_;
   const int cpus_;
-  const std::size_t shard_length_;
-  const std::size_t shards_per_page_;
-  // Pages of arrays, each charged and mapped when first needed.
-  const std::unique_ptr<base::atomic<char*>[]> pages_;
+  const std::size_t object_length_;
+  const std::size_t capacity_start_;  // 0: no arrays
+  const std::size_t capacity_max_;
+  const std::size_t arrays_per_page_;
+  const std::size_t total_max_;  // of all capacities together
+
+  // `own_` is the library's way to the arrays; `users_` that of inlined code, where it is allowed.
+  os::array_front own_;
+  os::array_front& users_;
+  const inlined allowed_;
+  base::atomic<gate> gate_{gate::open};  // written under the mutex below; relaxed: see lock_current
+  const std::unique_ptr<os::cpu_array_table[]> table_;
+
+  // Guarded by the mutex of the layer below.
+  const std::unique_ptr<account[]> accounts_;
+  const std::unique_ptr<char*[]> pages_;          // of arrays that have not grown
+  const std::unique_ptr<unsigned[]> page_users_;  // arrays in each
+  std::size_t total_ = 0;                         // of all capacities
+  std::uint64_t flushed_ = 0;                     // objects that left arrays, and came, without a user
+  std::uint64_t refilled_ = 0;
+  bytes charged_;
 };
 
 }  // namespace larder::cache

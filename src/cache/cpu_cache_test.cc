@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cache/cpu_cache.h"
 
+#include <linux/rseq.h>
 #include <sched.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -10,6 +14,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/mutex.h"
+#include "os/cpu.h"
 #include "os/fault.h"
 
 namespace larder::cache {
@@ -36,8 +42,14 @@ class CpuCacheTest : public testing::Test {
   cpu_set_t before{};
 };
 
+// A layer that holds so many, and the front that inlined code would look at.
+struct layer : detail::cpu_front, cpu_cache {
+  layer(memory_budget& budget, std::size_t capacity, inlined allowed = {})
+      : cpu_cache(budget, *this, allowed, 8, capacity) {}
+};
+
 TEST_F(CpuCacheTest, PopsWhatWasPushedLast) {
-  cpu_cache cpus(budget, 10);
+  layer cpus(budget, 10);
   EXPECT_EQ(cpus.pop(), nullptr);
   EXPECT_FALSE(cpus.push(&objects[0]));  // no array yet
   EXPECT_TRUE(cpus.make_array());
@@ -48,34 +60,41 @@ TEST_F(CpuCacheTest, PopsWhatWasPushedLast) {
   EXPECT_EQ(cpus.pop(), nullptr);
 }
 
+// In either mode, and whatever is allowed: what inlined code may not do, it refuses.
+TEST_F(CpuCacheTest, InlinedCodeReachesTheArrayWhereItMay) {
+  const bool sequences = os::sequences() != os::sequence_mode::sharded;
+  for (const cpu_cache::inlined allowed : {cpu_cache::inlined{true, true}, {true, false}, {false, true}}) {
+    layer cpus(budget, 10, allowed);
+    ASSERT_TRUE(cpus.make_array());
+    ASSERT_TRUE(cpus.push(&objects[0]));
+    EXPECT_EQ(detail::push_cached(cpus, &objects[1]), sequences && allowed.push);
+    const std::size_t cached = sequences && allowed.push ? 2 : 1;
+    EXPECT_EQ(cpus.sum().cached, cached);
+    EXPECT_EQ(detail::pop_cached(cpus), sequences && allowed.pop ? &objects[cached - 1] : nullptr);
+    cpus.close();
+    EXPECT_EQ(detail::pop_cached(cpus), nullptr);
+    EXPECT_FALSE(detail::push_cached(cpus, &objects[2]));
+    void* rest[4];
+    for (int cpu = 0; cpu < cpus.cpus(); ++cpu) cpus.take_from(cpu, rest, 4);
+  }
+}
+
 TEST_F(CpuCacheTest, HoldsItsCapacityExactly) {
-  for (std::size_t capacity = 0; capacity <= 124; ++capacity) {
-    cpu_cache cpus(budget, capacity);
+  for (std::size_t capacity = 0; capacity <= 126; ++capacity) {
+    layer cpus(budget, capacity);
     EXPECT_EQ(cpus.make_array(), capacity > 0);
     std::size_t pushed = 0;
     while (cpus.push(&objects[pushed])) ++pushed;
     EXPECT_EQ(pushed, capacity);
     EXPECT_EQ(cpus.sum().cached, capacity);
+    cpus.audit("test");
     while (pushed > 0) EXPECT_EQ(cpus.pop(), &objects[--pushed]);
     EXPECT_EQ(cpus.pop(), nullptr);
   }
 }
 
-TEST_F(CpuCacheTest, FlushTakesTheOlderHalf) {
-  cpu_cache cpus(budget, 5);
-  ASSERT_TRUE(cpus.make_array());
-  for (int i = 0; i < 5; ++i) ASSERT_TRUE(cpus.push(&objects[i]));
-  void* batch[cpu_cache::batch_max];
-  ASSERT_EQ(cpus.flush(batch), 3U);
-  EXPECT_EQ(batch[0], &objects[0]);
-  EXPECT_EQ(batch[2], &objects[2]);
-  EXPECT_EQ(cpus.pop(), &objects[4]);
-  EXPECT_EQ(cpus.pop(), &objects[3]);
-  EXPECT_EQ(cpus.flush(batch), 0U);
-}
-
-TEST_F(CpuCacheTest, RefillAndManyMoveWhatFits) {
-  cpu_cache cpus(budget, 5);
+TEST_F(CpuCacheTest, ManyMoveInOrderAndCountWhatUsersDid) {
+  layer cpus(budget, 5);
   void* some[10];
   for (int i = 0; i < 10; ++i) some[i] = &objects[i];
   EXPECT_EQ(cpus.refill(some, 3), 0U);  // no array yet
@@ -84,41 +103,61 @@ TEST_F(CpuCacheTest, RefillAndManyMoveWhatFits) {
   EXPECT_EQ(cpus.refill(some + 3, 7), 2U);
   EXPECT_EQ(cpus.push_many(some, 1), 0U);
   void* got[10];
-  EXPECT_EQ(cpus.pop_many(got, 10), 5U);
-  EXPECT_EQ(got[0], &objects[4]);
+  ASSERT_EQ(cpus.flush(got, 2), 2U);
+  EXPECT_EQ(got[0], &objects[3]);
+  EXPECT_EQ(got[1], &objects[4]);
+  EXPECT_EQ(cpus.pop_many(got, 10), 3U);
+  EXPECT_EQ(got[0], &objects[0]);
+  EXPECT_EQ(got[2], &objects[2]);
+  EXPECT_EQ(cpus.pop_many(got, 10), 0U);
   const cpu_cache::figures sum = cpus.sum();
-  EXPECT_EQ(sum.puts, 3U);  // what users did; moves between layers are not counted
-  EXPECT_EQ(sum.gets, 5U);
+  EXPECT_EQ(sum.puts, 3U);  // moves between layers are not counted
+  EXPECT_EQ(sum.gets, 3U);
 }
 
 // KF-13: the affinity mask changes while objects are cached.
-TEST_F(CpuCacheTest, CollectsFromEveryCpu) {
-  cpu_cache cpus(budget, 10);
-  std::vector<int> usable;
-  for (int cpu = 0; cpu < cpus.cpus(); ++cpu) {
-    if (CPU_ISSET(static_cast<std::size_t>(cpu), &before)) usable.push_back(cpu);
-  }
+TEST_F(CpuCacheTest, WhatIsCachedAnywhereIsTakenWhileClosed) {
+  layer cpus(budget, 10);
   int next = 0;
-  for (const int cpu : usable) {
+  for (int cpu = 0; cpu < cpus.cpus(); ++cpu) {
+    if (!CPU_ISSET(static_cast<std::size_t>(cpu), &before)) continue;
     stay_on(cpu);
     ASSERT_TRUE(cpus.make_array());
     ASSERT_TRUE(cpus.push(&objects[next++]));
   }
-  EXPECT_EQ(cpus.sum().cached, usable.size());
+  EXPECT_FALSE(cpus.was_empty());
+  cpus.close();
+  EXPECT_EQ(cpus.pop(), nullptr);
+  EXPECT_FALSE(cpus.push(&objects[next]));
   std::vector<void*> found;
   for (int cpu = 0; cpu < cpus.cpus(); ++cpu) {
     void* batch[4];
-    const std::size_t count = cpus.collect_from(cpu, batch, 4);
+    const std::size_t count = cpus.take_from(cpu, batch, 4);
     found.insert(found.end(), batch, batch + count);
   }
+  EXPECT_TRUE(cpus.was_empty());
   std::sort(found.begin(), found.end());
-  ASSERT_EQ(found.size(), usable.size());
+  ASSERT_EQ(found.size(), static_cast<std::size_t>(next));
   for (std::size_t i = 0; i < found.size(); ++i) EXPECT_EQ(found[i], &objects[i]);
+}
+
+TEST_F(CpuCacheTest, HeldPushesGoBelowAndPopsGoOn) {
+  layer cpus(budget, 10);
+  ASSERT_TRUE(cpus.make_array());
+  ASSERT_TRUE(cpus.push(&objects[0]));
+  cpus.close();
+  cpus.open(true);
+  EXPECT_TRUE(cpus.pushes_held());
+  EXPECT_FALSE(cpus.push(&objects[1]));
+  EXPECT_EQ(cpus.pop(), &objects[0]);
+  cpus.open(false);
+  EXPECT_TRUE(cpus.push(&objects[1]));
+  EXPECT_EQ(cpus.pop(), &objects[1]);
 }
 
 TEST_F(CpuCacheTest, ArraysAreChargedWhenTheyAreMade) {
   {
-    cpu_cache cpus(budget, 124);
+    layer cpus(budget, 124);
     EXPECT_EQ(cpus.pop(), nullptr);
     EXPECT_EQ(budget.used(), bytes{});
     EXPECT_TRUE(cpus.make_array());
@@ -132,7 +171,7 @@ TEST_F(CpuCacheTest, ArraysAreChargedWhenTheyAreMade) {
 // KF-48
 TEST_F(CpuCacheTest, WithoutMemoryThereIsNoArray) {
   memory_budget full("full", {.limit = 4_KiB}, &budget);
-  cpu_cache cpus(full, 10);
+  layer cpus(full, 10);
   ASSERT_TRUE(full.try_charge(1_KiB));
   EXPECT_FALSE(cpus.make_array());
   full.release(1_KiB);
@@ -143,22 +182,156 @@ TEST_F(CpuCacheTest, WithoutMemoryThereIsNoArray) {
   EXPECT_FALSE(cpus.push(&objects[0]));
   EXPECT_TRUE(cpus.make_array());
   EXPECT_TRUE(cpus.push(&objects[0]));
+  EXPECT_EQ(cpus.pop(), &objects[0]);
+}
+
+void miss_often(cpu_cache& cpus) {
+  for (int pair = 0; pair < 100; ++pair) {
+    cpus.note_miss(cpu_cache::miss::full);
+    cpus.note_miss(cpu_cache::miss::empty);
+  }
+}
+
+std::size_t fill(layer& cpus, int* objects) {
+  std::size_t pushed = 0;
+  while (cpus.push(&objects[pushed])) ++pushed;
+  return pushed;
+}
+
+// What it may hold grows with the misses, and never past its most; what it holds survives the move to a larger array.
+TEST_F(CpuCacheTest, AnArrayThatMissesGrowsToItsMost) {
+  constexpr std::size_t most = 700;
+  std::vector<int> many(most + 1);
+  layer cpus(budget, most);
+  ASSERT_TRUE(cpus.make_array());
+  std::size_t held = fill(cpus, many.data());
+  EXPECT_EQ(held, 126U);
+  const bool grows = os::sequences() != os::sequence_mode::sharded;
+  for (int full = 0; full < 40; ++full) cpus.note_miss(cpu_cache::miss::full);
+  EXPECT_EQ(cpus.sum().charged, 4_KiB);  // room would not help who only fills it
+  for (int empty = 0; empty < 16; ++empty) {
+    cpus.note_miss(cpu_cache::miss::empty);
+    cpus.audit("test");
+    while (cpus.push(&many[held])) ++held;
+  }
+  EXPECT_EQ(held, grows ? most : 126U);
+  EXPECT_EQ(cpus.sum().cached, held);
+  EXPECT_EQ(cpus.sum().puts, held);
+  EXPECT_EQ(cpus.move_length(), grows ? 244U : 63U);
+  EXPECT_EQ(budget.used(), grows ? 16_KiB : 4_KiB);
+  while (held > 0) EXPECT_EQ(cpus.pop(), &many[--held]);
+}
+
+// KF-15, KF-20
+TEST_F(CpuCacheTest, NoArrayGrowsWhereMemoryIsTight) {
+  memory_budget tight("tight", {.limit = 64_KiB}, &budget);
+  ASSERT_TRUE(tight.try_charge(50_KiB));
+  layer cpus(tight, 700);
+  ASSERT_TRUE(cpus.make_array());
+  miss_often(cpus);
+  EXPECT_EQ(cpus.sum().charged, 4_KiB);
+  const std::size_t held = fill(cpus, objects);
+  EXPECT_EQ(held, 126U);
+  void* rest[200];
+  EXPECT_EQ(cpus.pop_many(rest, 200), held);
+  tight.release(50_KiB);
+}
+
+// KF-20: over all CPUs, 256 KiB of objects for each.
+TEST_F(CpuCacheTest, AllArraysTogetherHaveALimit) {
+  detail::cpu_front front;
+  cpu_cache cpus(budget, front, {}, 4096, raw_cache::no_limit);
+  ASSERT_TRUE(cpus.make_array());
+  miss_often(cpus);
+  cpus.audit("test");
+  std::vector<int> many(3000);
+  std::size_t held = 0;
+  while (cpus.push(&many[held])) ++held;
+  EXPECT_LE(held, 64U * static_cast<std::size_t>(cpus.cpus()));
+  EXPECT_GE(held, 16U);
+  while (cpus.pop() != nullptr) continue;
 }
 
 TEST_F(CpuCacheTest, CapacityFallsWithTheSizeOfObjects) {
-  EXPECT_EQ(cpu_cache::capacity_for(64), 124U);
-  EXPECT_EQ(cpu_cache::capacity_for(16 << 10), 4U);
-  EXPECT_EQ(cpu_cache::capacity_for(64 << 10), 1U);
-  EXPECT_EQ(cpu_cache::capacity_for((64 << 10) + 1), 0U);
+  const auto capacity = [&](std::size_t length) {
+    detail::cpu_front front;
+    cpu_cache cpus(budget, front, {}, length, raw_cache::no_limit);
+    std::size_t held = 0;
+    if (cpus.make_array()) {
+      while (cpus.push(&objects[held])) ++held;
+      while (cpus.pop() != nullptr) continue;
+    }
+    return held;
+  };
+  EXPECT_EQ(capacity(64), 126U);
+  EXPECT_EQ(capacity(16 << 10), 4U);
+  EXPECT_EQ(capacity(64 << 10), 1U);
+  EXPECT_EQ(capacity((64 << 10) + 1), 0U);
+}
+
+// KF-11
+TEST_F(CpuCacheTest, AnArrayThatServedLittleInAPeriodIsIdleAndCanGo) {
+  layer cpus(budget, 100);
+  ASSERT_TRUE(cpus.make_array());
+  ASSERT_TRUE(cpus.push(&objects[0]));
+  EXPECT_TRUE(cpus.note_period());  // used, though only by a put
+  EXPECT_FALSE(cpus.note_period());
+  EXPECT_TRUE(cpus.any_idle());
+  for (int round = 0; round < 2; ++round) {
+    ASSERT_EQ(cpus.pop(), &objects[0]);
+    ASSERT_TRUE(cpus.push(&objects[0]));
+  }
+  EXPECT_TRUE(cpus.note_period());
+  EXPECT_FALSE(cpus.any_idle());
+  cpus.close();
+  void* rest[2];
+  for (int cpu = 0; cpu < cpus.cpus(); ++cpu) {
+    cpus.take_from(cpu, rest, 2);
+    cpus.drop_array(cpu);
+  }
+  cpus.audit("test");
+  const cpu_cache::figures sum = cpus.sum();
+  EXPECT_EQ(sum.gets, 2U);  // of arrays that are gone, too
+  EXPECT_EQ(sum.puts, 3U);
+  EXPECT_EQ(sum.cached, 0U);
+  const bool goes = os::sequences() != os::sequence_mode::sharded;
+  EXPECT_EQ(budget.used(), goes ? bytes{} : 4_KiB);
+  cpus.open(false);
+  EXPECT_TRUE(cpus.make_array());
+  EXPECT_TRUE(cpus.push(&objects[0]));
+  EXPECT_EQ(cpus.sum().gets, 2U);
+  EXPECT_EQ(cpus.pop(), &objects[0]);
+}
+
+// A thread that the C library could not register goes below, always.
+TEST_F(CpuCacheTest, AThreadWithoutSequencesIsRefused) {
+  if (os::sequences() == os::sequence_mode::sharded) GTEST_SKIP() << "no sequences: " << os::sequences_description();
+  layer cpus(budget, 10);
+  ASSERT_TRUE(cpus.make_array());
+  ASSERT_TRUE(cpus.push(&objects[0]));
+  std::thread([&] {
+    auto* area = static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset;
+    ASSERT_EQ(::syscall(SYS_rseq, area, 32, RSEQ_FLAG_UNREGISTER, RSEQ_SIG), 0);
+    EXPECT_FALSE(cpus.make_array());
+    EXPECT_EQ(cpus.pop(), nullptr);
+    EXPECT_FALSE(cpus.push(&objects[1]));
+    void* some[2] = {&objects[1], &objects[2]};
+    EXPECT_EQ(cpus.push_many(some, 2), 0U);
+    EXPECT_EQ(cpus.pop_many(some, 2), 0U);
+    EXPECT_EQ(cpus.move_length(), 0U);
+  }).join();
+  EXPECT_EQ(cpus.sum().cached, 1U);
+  EXPECT_EQ(cpus.pop(), &objects[0]);
 }
 
 TEST_F(CpuCacheTest, EachObjectIsPoppedOnceByManyThreadsAndACollector) {
   constexpr std::size_t count = 100;
-  cpu_cache cpus(budget, 124);
+  layer cpus(budget, 124);
+  base::mutex below{base::lock_rank::cache_slabs};
   std::vector<base::atomic<int>> owners(count);
   std::vector<std::thread> threads;
   ::sched_setaffinity(0, sizeof before, &before);
-  ASSERT_TRUE(cpus.make_array());  // four CPUs share a page of arrays
+  ASSERT_TRUE(cpus.make_array());
   for (std::size_t thread = 0; thread < 4; ++thread) {
     threads.emplace_back([&, thread] {
       std::vector<std::size_t> held;
@@ -183,7 +356,10 @@ TEST_F(CpuCacheTest, EachObjectIsPoppedOnceByManyThreadsAndACollector) {
         }
         if (round % 100 == 0) {
           void* batch[8];
-          const std::size_t collected = cpus.collect_from(round / 100 % cpus.cpus(), batch, 8);
+          const base::lock locked(below);
+          cpus.close();
+          const std::size_t collected = cpus.take_from(round / 100 % cpus.cpus(), batch, 8);
+          cpus.open(round % 200 == 0);
           for (std::size_t i = 0; i < collected; ++i) take(batch[i]);
         }
       }

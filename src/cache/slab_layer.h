@@ -44,8 +44,13 @@ class slab_layer {
   // Unlinks an empty slab without which the reservation is still built, and which is the caller's from now on; or null.
   // Of two callers at once, one gets it (KF-6).
   slab* remove_surplus();
-  // An empty slab, whatever is left: for the end.
-  slab* remove_empty();
+  bool has_surplus() const;
+  // A slab, empty or not: for the end.
+  slab* remove_any();
+
+  // Empty slabs that nobody needed since the last `begin_period`.
+  std::size_t surplus_empty() const { return empty_low_water_; }
+  void begin_period() { empty_low_water_ = empty_slabs_; }
 
   // Dies if the object cannot be one of this cache's. Needs no lock, but the caller must own the object.
   slab& slab_of(const void* object, const char* doing) const;
@@ -72,6 +77,7 @@ class slab_layer {
   void unlink(slab& of, std::size_t free_count);
   // After a change of the slab's counts: moves it to the group where it belongs now.
   void regroup(slab& changed, std::size_t free_before, std::size_t spare_before);
+  slab* surplus() const;
   slab* remove(slab& removed);
   void audit_group(const group& members, std::size_t free_min, std::size_t free_max, std::size_t& slabs,
                    std::size_t& built, std::size_t& spare) const;
@@ -90,6 +96,7 @@ class slab_layer {
   std::size_t slabs_ = 0;
   std::size_t partial_slabs_ = 0;
   std::size_t empty_slabs_ = 0;
+  std::size_t empty_low_water_ = 0;  // the least `empty_slabs_` was in this period
   std::size_t built_ = 0;
   std::size_t spare_ = 0;
 

@@ -20,6 +20,8 @@ class thread {
   static result<thread> start(const char* name, std::function<void()> body, bytes stack_size = {});
   bool joinable() const { return handle_ != 0; }
   void join();
+  // In a forked child, for a thread that stayed with the parent: forgets it.
+  void abandon() { handle_ = 0; }
 
  private:
   unsigned long handle_ = 0;

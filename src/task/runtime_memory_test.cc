@@ -15,6 +15,7 @@
 
 #include <gtest/gtest.h>
 
+#include <larder/raw_cache.h>
 #include <larder/runtime.h>
 #include <larder/sync.h>
 
@@ -267,8 +268,12 @@ TEST(RuntimeCreateTest, FailsCleanlyWhicheverCallFails) {
   const auto create = [&] {
     return runtime::create("failing", {.workers = 3, .stacks_reserved = 10, .budget = &budget});
   };
-  // What is made once per process, such as a sanitizer's own thread, is there from here on.
+  // What is made once per process, such as the keeper or a sanitizer's own thread, is there from here on.
   { const auto first = create(); }
+  {
+    raw_cache used("used", {.size = 64});
+    used.put(used.try_get());
+  }
   const std::size_t threads = count_threads();
   for (const failing_call failing :
        {failing_call{os::call::event, EMFILE}, failing_call{os::call::ring_setup, ENOSYS},

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How a cache gives back what nobody needs: at once when it is asked to (trim, and the budget's reclaim), and by itself
+// in the keeper's rounds.
+//
+// A round moves to the slabs what CPUs hold that hardly got anything in the last period, and the batches that lay in
+// the depot all the time; then it destroys the slabs that were empty all the time, down to the reservation. Where
+// nobody has used the cache for a whole period, that is everything: the cache is at rest then, its arrays closed, and
+// the keeper does not come again before somebody comes below the arrays. So an idle cache is at rest within two periods
+// (KF-11).
+#include <algorithm>
+#include <iterator>
+
+#include "base/check.h"
+#include "cache/cache_state.h"
+#include "cache/sanitizer.h"
+#include "cache/span.h"
+
+namespace larder {
+
+void raw_cache::state::empty_arrays(bool idle_only) {
+  void* objects[cache::depot::batch_max];
+  for (int cpu = 0; cpu < cpus.cpus(); ++cpu) {
+    if (idle_only && !cpus.is_idle(cpu)) continue;
+    while (const std::size_t count = cpus.take_from(cpu, objects, std::size(objects))) {
+      for (std::size_t i = 0; i < count; ++i) slabs.put(objects[i]);
+    }
+    if (idle_only) cpus.drop_array(cpu);
+  }
+}
+
+void raw_cache::state::spill(cache::depot::batch* batch) {
+  for (std::size_t i = 0; i < batch->count; ++i) slabs.put(batch->objects[i]);
+  depot.recycle(batch);
+}
+
+void raw_cache::state::spill_depot() {
+  while (cache::depot::batch* batch = depot.take()) spill(batch);
+  depot.release_spare();
+}
+
+void raw_cache::state::collect() {
+  spill_depot();
+  if (cpus.pushes_held() || (!somebody_waits() && cpus.was_empty())) return;  // nothing is in an array
+  cpus.close();
+  empty_arrays(false);
+  // Where somebody waits, all puts come below until nobody does. At rest the arrays stay closed.
+  if (awake) cpus.open(somebody_waits());
+}
+
+bytes raw_cache::state::trim(bytes wanted, bool collect_first) {
+  bytes released;
+  {
+    const base::lock locked(slabs_guard);
+    const bytes before = depot.charged();
+    spill_depot();
+    released = before - depot.charged();
+    if (collect_first) collect();
+  }
+  while (released < wanted) {
+    cache::slab* surplus = nullptr;
+    {
+      const base::lock locked(slabs_guard);
+      surplus = slabs.remove_surplus();
+    }
+    if (surplus == nullptr) break;
+    destroy_slab(*surplus);
+    released += geometry.shape.charge;
+  }
+  return released;
+}
+
+void raw_cache::state::destroy_slab(cache::slab& removed) {
+  base::check_no_lock_held("destroying objects");
+  cache::allow_access(&removed, geometry.shape.length.count);
+  const std::size_t built = removed.built_count();
+  if (chosen.destroy != nullptr && built > 0) {
+    for (std::size_t index = 0; index < geometry.capacity; ++index) {
+      // What is built and not free was out when this process was forked, in who knows what state.
+      if (removed.is_built(index) && removed.is_free(index)) chosen.destroy(removed.object(index), chosen.context);
+    }
+  }
+  cache::unmap_span(budget, geometry.shape, &removed);
+  const base::lock locked(slabs_guard);
+  destroyed += built;
+}
+
+// -- the keeper's rounds
+
+bool raw_cache::state::keep(std::size_t objects_max) {
+  std::size_t batches_left = 0;
+  std::size_t slabs_left = 0;
+  {
+    const base::lock locked(slabs_guard);
+    const bool used_arrays = cpus.note_period();
+    const bool idle = !used_arrays && visits_below == visits_below_seen && !somebody_waits();
+    visits_below_seen = visits_below;
+    batches_left = idle ? depot.batches() : depot.surplus();
+    slabs_left = idle ? slabs.slabs() : slabs.surplus_empty();
+    if (!cpus.closed() && (idle || cpus.any_idle())) {
+      cpus.close();
+      empty_arrays(true);
+      if (!idle) cpus.open(somebody_waits());
+    }
+    depot.begin_period();
+    slabs.begin_period();
+  }
+  std::size_t objects_left = objects_max;
+  for (; batches_left > 0 && objects_left > 0; --batches_left) {
+    const base::lock locked(slabs_guard);
+    cache::depot::batch* batch = depot.take();
+    if (batch == nullptr) break;
+    objects_left -= std::min<std::size_t>(objects_left, batch->count);
+    spill(batch);
+  }
+  for (; slabs_left > 0 && objects_left > 0; --slabs_left) {
+    cache::slab* surplus = nullptr;
+    {
+      const base::lock locked(slabs_guard);
+      surplus = slabs.remove_surplus();
+    }
+    if (surplus == nullptr) break;
+    objects_left -= std::min(objects_left, geometry.capacity);
+    destroy_slab(*surplus);
+  }
+  const base::lock locked(slabs_guard);
+  if (!cpus.closed() || depot.batches() > 0 || slabs.has_surplus()) return true;
+  depot.release_spare();
+  awake = false;
+  return false;
+}
+
+// -- fork
+
+void raw_cache::state::before_fork() {
+  queue_guard.lock_for_fork();
+  slabs_guard.lock_for_fork();
+  cpus.lock_for_fork();
+}
+
+void raw_cache::state::in_parent() {
+  cpus.unlock_after_fork();
+  slabs_guard.unlock_after_fork();
+  queue_guard.unlock_after_fork();
+}
+
+void raw_cache::state::in_child() {
+  // Who waited, waits in the parent.
+  while (queue.pop_front() != nullptr) continue;
+  waiting.store(0, base::memory_order_relaxed);
+  lost_in_fork = slabs.handed_out() - cpus.sum().cached - depot.objects();
+  cpus.unlock_after_fork();
+  // The first who comes below opens the arrays and wakes this process's keeper.
+  cpus.close();
+  awake = false;
+  slabs_guard.unlock_after_fork();
+  queue_guard.unlock_after_fork();
+}
+
+}  // namespace larder

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The keeper's thread sleeps while every cache is at rest (KF-46): nothing is in its arrays nor in its depot, every
+// free object belongs to its reservation, and its arrays are closed, so that the next get or put goes below them and
+// wakes the keeper. From then on it visits the cache every period. What a cache's round does stands in cache_keep.cc.
+//
+// A visit holds no lock; the visited cache is marked busy, and whoever removes it waits for the end of the visit.
+#include "cache/keeper.h"
+
+#include <cstdlib>
+
+#include "base/check.h"
+#include "os/clock.h"
+#include "os/fork.h"
+
+namespace larder::cache {
+namespace {
+
+constexpr std::chrono::nanoseconds period_min = std::chrono::milliseconds(1);
+constexpr std::chrono::nanoseconds period_max = std::chrono::hours(1);
+
+}  // namespace
+
+struct keeper::fork_hooks final : os::fork_participant {
+  explicit fork_hooks(keeper& of) : os::fork_participant(base::lock_rank::keeper), owner(of) {}
+  void before_fork() override { owner.guard_.lock_for_fork(); }
+  void in_parent() override { owner.guard_.unlock_after_fork(); }
+  void in_child() override {
+    // The thread and its sleep stayed with the parent.
+    owner.thread_.abandon();
+    owner.running_ = false;
+    owner.sleeper_ = nullptr;
+    for (kept* each = owner.all_.front(); each != nullptr; each = owner.all_.after(*each)) {
+      each->awake_ = false;
+      each->busy_ = false;
+    }
+    owner.guard_.unlock_after_fork();
+  }
+  keeper& owner;
+};
+
+keeper::keeper() { os::join_forks(*new fork_hooks(*this)); }
+
+keeper& keeper::of_process() {
+  static auto* instance = [] {
+    auto* made = new keeper;
+    std::atexit([] { of_process().stop(); });
+    return made;
+  }();
+  return *instance;
+}
+
+void keeper::add(kept& one) {
+  const base::lock locked(guard_);
+  all_.push_back(one);
+}
+
+void keeper::remove(kept& one) {
+  base::unique_lock locked(guard_);
+  while (one.busy_) {
+    one.remover_ = &os::parker::current();
+    locked.unlock();
+    os::parker::current().park();
+    locked.lock();
+  }
+  base::intrusive_list<kept>::remove(one);
+}
+
+void keeper::wake(kept& one) {
+  const base::lock locked(guard_);
+  one.awake_ = true;
+  if (stopping_) return;
+  if (!running_) {
+    result<os::thread> started = os::thread::start("larder-keeper", [this] { run(); });
+    if (!started) return;
+    thread_ = *std::move(started);
+    running_ = true;
+  }
+  if (sleeper_ != nullptr) sleeper_->unpark();
+}
+
+bool keeper::anything_awake() const {
+  for (kept* each = all_.front(); each != nullptr; each = all_.after(*each)) {
+    if (each->awake_) return true;
+  }
+  return false;
+}
+
+void keeper::run() {
+  os::parker& self = os::parker::current();
+  base::unique_lock locked(guard_);
+  sleeper_ = &self;
+  time_point last = os::now();
+  while (!stopping_) {
+    const bool idle = !anything_awake();
+    const time_point due = idle ? no_deadline : last + options_.period;
+    if (!idle && os::now() >= due) {
+      locked.unlock();
+      round();
+      locked.lock();
+      last = os::now();
+      continue;
+    }
+    locked.unlock();
+    self.park_until(due);
+    locked.lock();
+    if (idle) last = os::now();  // a period begins with the first use
+  }
+}
+
+void keeper::round() {
+  base::unique_lock locked(guard_);
+  const std::uint64_t number = ++rounds_;
+  const std::size_t objects_max = options_.objects_per_round;
+  for (kept* each = all_.front(); each != nullptr && !stopping_; each = all_.after(*each)) {
+    if (!each->awake_ || each->busy_ || each->round_ >= number) continue;
+    each->round_ = number;
+    each->awake_ = false;  // a wake from now on is kept
+    each->busy_ = true;
+    locked.unlock();
+    const bool more = each->keep(objects_max);
+    locked.lock();
+    each->busy_ = false;
+    each->awake_ = each->awake_ || more;
+    if (each->remover_ != nullptr) each->remover_->unpark();
+  }
+}
+
+void keeper::stop() {
+  {
+    const base::lock locked(guard_);
+    stopping_ = true;
+    if (!running_) return;
+    if (sleeper_ != nullptr) sleeper_->unpark();
+  }
+  thread_.join();
+}
+
+result<void> keeper::configure(const keeper_options& chosen) {
+  if (chosen.period < period_min || chosen.period > period_max || chosen.objects_per_round == 0) {
+    return error_from(EINVAL);
+  }
+  const base::lock locked(guard_);
+  options_ = chosen;
+  if (sleeper_ != nullptr) sleeper_->unpark();
+  return {};
+}
+
+keeper_options keeper::configuration() {
+  const base::lock locked(guard_);
+  return options_;
+}
+
+}  // namespace larder::cache
+
+namespace larder {
+
+result<void> configure_keeper(const keeper_options& chosen) { return cache::keeper::of_process().configure(chosen); }
+keeper_options keeper_configuration() { return cache::keeper::of_process().configuration(); }
+
+}  // namespace larder
