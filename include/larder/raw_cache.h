@@ -135,7 +135,8 @@ class LARDER_API raw_cache {
   bytes trim(bytes wanted = unlimited);
 
   statistics stats() const;
-  // Checks every law of the cache's structure and dies on the first that is broken. No other call may run meanwhile.
+  // Checks every law of the cache's structure and dies on the first that is broken. No other call may run meanwhile
+  // (the keeper may).
   void audit() const;
   mode active_mode() const;
   const std::string& name() const;

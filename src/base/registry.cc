@@ -41,6 +41,9 @@ void visit_registrations(const stat_visitor& show) {
   }
 }
 
+void lock_registry_for_fork() { the_registry().guard.lock_for_fork(); }
+void unlock_registry_after_fork() { the_registry().guard.unlock_after_fork(); }
+
 }  // namespace larder::base
 
 namespace larder {

@@ -27,4 +27,8 @@ class registration : public list_link<> {
 
 void visit_registrations(const stat_visitor& show);
 
+// Around fork() (os/fork.cc): nobody registers, leaves or visits meanwhile.
+void lock_registry_for_fork();
+void unlock_registry_after_fork();
+
 }  // namespace larder::base

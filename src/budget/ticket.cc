@@ -206,6 +206,10 @@ void budget_ticket::leave_queue(budget::tree& tree) {
   --tree.waiting;
 }
 
+void budget_ticket::forget_all(budget::tree& tree) {
+  while (budget_ticket* ticket = tree.queue.front()) ticket->leave_queue(tree);
+}
+
 // The same pass as `scan`, but nothing is charged, for nothing should fit.
 void budget_ticket::check_none_fits(budget::tree& tree) {
   const std::uint64_t number = ++tree.scans;
@@ -219,6 +223,20 @@ void budget_ticket::check_none_fits(budget::tree& tree) {
                  ticket->budget_.name().c_str(), static_cast<unsigned long long>(ticket->amount_.count));
     node->state_->blocked_scan = number;
   }
+}
+
+budget::tree::tree() : os::fork_participant(base::lock_rank::budget) { os::join_forks(*this); }
+budget::tree::~tree() { os::leave_forks(*this); }
+
+void budget::tree::in_child() {
+  budget_ticket::forget_all(*this);
+  // Whoever was inside a reclaimer is inside it in the parent.
+  leading = false;
+  for (reclaimer_entry* entry = entries.front(); entry != nullptr; entry = entries.after(*entry)) {
+    entry->busy = false;
+    entry->remover = nullptr;
+  }
+  guard.unlock_after_fork();
 }
 
 void memory_budget::wake_to_reclaim() {

@@ -36,6 +36,8 @@ class budget_ticket : public base::list_link<> {
 
   // Hands free memory to the tickets of `budget`'s tree, oldest first. Costs one load when nobody waits.
   static void grant_waiting(memory_budget& budget);
+  // In a forked child: those who waited, wait in the parent. The tree's mutex is held.
+  static void forget_all(budget::tree& tree);
   // Dies if a queued ticket has room and nobody older waits in its way. The tree's mutex is held.
   static void check_none_fits(budget::tree& tree);
 

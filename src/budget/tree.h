@@ -12,6 +12,7 @@
 #include "base/mutex.h"
 #include "base/registry.h"
 #include "budget/ticket.h"
+#include "os/fork.h"
 
 namespace larder::budget {
 
@@ -28,7 +29,13 @@ struct reclaimer_entry : base::list_link<> {
 struct budget_node : base::list_link<> {};
 
 // What the budgets of one tree share.
-struct tree {
+struct tree final : os::fork_participant {
+  tree();
+  ~tree() override;
+  void before_fork() override { guard.lock_for_fork(); }
+  void in_parent() override { guard.unlock_after_fork(); }
+  void in_child() override;
+
   base::mutex guard{base::lock_rank::budget};
   base::intrusive_list<budget_ticket> queue;      // guarded by `guard`; oldest first
   base::intrusive_list<reclaimer_entry> entries;  // guarded by `guard`; in the order of their stages

@@ -47,6 +47,10 @@ void raw_cache::state::audit() const {
     slabs.audit();
     depot.audit(name.c_str());
     cpus.audit(name.c_str());
+    LARDER_CHECK(constructed - destroyed - destroying == slabs.built(),
+                 "cache \"%s\": %llu constructed, %llu destroyed, %llu being destroyed, but %zu objects built",
+                 name.c_str(), static_cast<unsigned long long>(constructed), static_cast<unsigned long long>(destroyed),
+                 static_cast<unsigned long long>(destroying), slabs.built());
     const std::uint64_t cached = cpus.sum().cached + depot.objects();
     LARDER_CHECK(cached <= slabs.handed_out(),
                  "cache \"%s\": %llu objects in arrays and depot, but only %zu left their slabs", name.c_str(),
@@ -57,10 +61,6 @@ void raw_cache::state::audit() const {
   LARDER_CHECK(now.gets - now.puts == now.objects_out, "cache \"%s\": %llu gets, %llu puts, but %llu objects out",
                name.c_str(), static_cast<unsigned long long>(now.gets), static_cast<unsigned long long>(now.puts),
                static_cast<unsigned long long>(now.objects_out));
-  LARDER_CHECK(now.constructed - now.destroyed == now.objects_built,
-               "cache \"%s\": %llu constructed, %llu destroyed, but %llu objects built", name.c_str(),
-               static_cast<unsigned long long>(now.constructed), static_cast<unsigned long long>(now.destroyed),
-               static_cast<unsigned long long>(now.objects_built));
 }
 
 }  // namespace larder

@@ -62,6 +62,7 @@ bytes raw_cache::state::trim(bytes wanted, bool collect_first) {
     {
       const base::lock locked(slabs_guard);
       surplus = slabs.remove_surplus();
+      if (surplus != nullptr) destroying += surplus->built_count();
     }
     if (surplus == nullptr) break;
     destroy_slab(*surplus);
@@ -83,6 +84,7 @@ void raw_cache::state::destroy_slab(cache::slab& removed) {
   cache::unmap_span(budget, geometry.shape, &removed);
   const base::lock locked(slabs_guard);
   destroyed += built;
+  destroying -= built;
 }
 
 // -- the keeper's rounds
@@ -118,6 +120,7 @@ bool raw_cache::state::keep(std::size_t objects_max) {
     {
       const base::lock locked(slabs_guard);
       surplus = slabs.remove_surplus();
+      if (surplus != nullptr) destroying += surplus->built_count();
     }
     if (surplus == nullptr) break;
     objects_left -= std::min(objects_left, geometry.capacity);
@@ -148,7 +151,12 @@ void raw_cache::state::in_child() {
   // Who waited, waits in the parent.
   while (queue.pop_front() != nullptr) continue;
   waiting.store(0, base::memory_order_relaxed);
-  lost_in_fork = slabs.handed_out() - cpus.sum().cached - depot.objects();
+  const cache::cpu_cache::figures arrays = cpus.sum();
+  lost_in_fork = slabs.handed_out() - arrays.cached - depot.objects();
+  // What was on its way to or from a user then, or under its constructor, is out for ever, and counts as that.
+  gets_below = arrays.puts + puts_below + lost_in_fork - arrays.gets;
+  constructed = slabs.built() + destroyed;
+  destroying = 0;
   cpus.unlock_after_fork();
   // The first who comes below opens the arrays and wakes this process's keeper.
   cpus.close();

@@ -14,7 +14,8 @@
 //
 //   out = handed_out − cached − in depot        an object is with a user, in an array, in the depot, or free in its
 //   slab gets − puts = out                           each counted where it happened: an array, or below the arrays
-//   constructed − destroyed = built             each built object was constructed once and not yet destroyed (KF-1)
+//   constructed − destroyed − destroying = built
+//                                               each built object was constructed once and not yet destroyed (KF-1)
 //   charged = slabs · slab_bytes + arrays + depot + this structure
 //   waiting = |queue|
 //   awake, or the arrays are closed
@@ -111,6 +112,7 @@ raw_cache::state::~state() {
       LARDER_CHECK(slabs.handed_out() <= lost_in_fork, "cache \"%s\" destroyed while %zu objects are out", name.c_str(),
                    slabs.handed_out() - lost_in_fork);
       last = slabs.remove_any();
+      if (last != nullptr) destroying += last->built_count();
     }
     if (last == nullptr) return;
     destroy_slab(*last);

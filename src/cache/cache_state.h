@@ -146,6 +146,7 @@ struct raw_cache::state final : cache::kept, os::fork_participant {
   std::uint64_t constructed = 0;
   std::uint64_t construct_failures = 0;
   std::uint64_t destroyed = 0;
+  std::uint64_t destroying = 0;  // of slabs that were removed
   std::uint64_t gets_below = 0;  // that no array served
   std::uint64_t puts_below = 0;
   std::uint64_t visits_below = 0;       // of callers, below the arrays

@@ -62,6 +62,14 @@ bool free_lists::put(std::uint32_t list, std::uint32_t index) {
   return sequences_ ? put_in_sequence(list, at(list), index) : put_locked(list, index);
 }
 
+void free_lists::lock_for_fork() {
+  for (std::uint32_t list = 0; !sequences_ && list < count_; ++list) locks_[list].guard.lock_for_fork();
+}
+
+void free_lists::unlock_after_fork() {
+  for (std::uint32_t list = 0; !sequences_ && list < count_; ++list) locks_[list].guard.unlock_after_fork();
+}
+
 bool free_lists::take_locked(std::uint32_t list, std::uint32_t& index) {
   cpu_list& mine = at(list);
   const base::lock locked(locks_[list].guard);

@@ -120,6 +120,10 @@ class free_lists {
   // In an inbox: an entry that was taken from behind a place that was not filled yet.
   static constexpr std::uint32_t was_taken = ~std::uint32_t{0};
 
+  // Keeps the lists as they are while the process forks: sequences commit by one store, others hold a list's lock.
+  void lock_for_fork();
+  void unlock_after_fork();
+
   // All that follow are called under the table's mutex.
 
   // Calls `take(index)` for each entry that was sent to the list.

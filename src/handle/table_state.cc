@@ -59,7 +59,8 @@ std::uint32_t next_first_generation() {
 }  // namespace
 
 raw_handle_table::state::state(std::string_view chosen_name, const options& chosen, memory_budget& charged)
-    : format(chosen.limit, next_first_generation()),
+    : os::fork_participant(base::lock_rank::handle_table),
+      format(chosen.limit, next_first_generation()),
       entries(charged, format, chosen.limit),
       free(charged, entries, chosen.limit),
       sequences(free.has_sequences()),
@@ -97,9 +98,28 @@ raw_handle_table::state::state(std::string_view chosen_name, const options& chos
     }
   }
   budget.add_reclaimer(*this, reclaim_stage::empty_slabs);
+  os::join_forks(*this);
 }
 
-raw_handle_table::state::~state() { budget.remove_reclaimer(*this); }
+void raw_handle_table::state::before_fork() {
+  guard.lock_for_fork();
+  free.lock_for_fork();
+}
+
+void raw_handle_table::state::in_parent() {
+  free.unlock_after_fork();
+  guard.unlock_after_fork();
+}
+
+void raw_handle_table::state::in_child() {
+  waiters = nullptr;  // the parent's
+  in_parent();
+}
+
+raw_handle_table::state::~state() {
+  os::leave_forks(*this);
+  budget.remove_reclaimer(*this);
+}
 
 void raw_handle_table::state::note_miss(handle which) const {
   if (which.value == 0) return;  // "none" is no misuse

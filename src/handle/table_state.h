@@ -15,13 +15,18 @@
 #include "handle/entry.h"
 #include "handle/frame_table.h"
 #include "handle/free_list.h"
+#include "os/fork.h"
 #include "os/parker.h"
 
 namespace larder {
 
-struct raw_handle_table::state final : reclaimer {
+struct raw_handle_table::state final : reclaimer, os::fork_participant {
   state(std::string_view chosen_name, const options& chosen, memory_budget& charged);
-  ~state();
+  ~state() override;
+
+  void before_fork() override;
+  void in_parent() override;
+  void in_child() override;
 
   // The entry that a handle leads to, whoever uses it.
   handle_layer::entry& entry_of(handle which) const { return entries.at(format.index(which.value)); }

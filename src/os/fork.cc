@@ -6,6 +6,8 @@
 #include <mutex>
 
 #include "base/check.h"
+#include "base/registry.h"
+#include "os/parker.h"
 
 namespace larder::os {
 namespace {
@@ -23,16 +25,22 @@ participants& the_participants() {
         [] {
           participants& known = the_participants();
           known.guard.lock();
+          base::lock_registry_for_fork();
           for (auto* each = known.all.front(); each != nullptr; each = known.all.after(*each)) each->before_fork();
+          parker::lock_pool_for_fork();
         },
         [] {
           participants& known = the_participants();
+          parker::unlock_pool_after_fork();
           for (auto* each = known.all.back(); each != nullptr; each = known.all.before(*each)) each->in_parent();
+          base::unlock_registry_after_fork();
           known.guard.unlock();
         },
         [] {
           participants& known = the_participants();
+          parker::unlock_pool_after_fork();
           for (auto* each = known.all.back(); each != nullptr; each = known.all.before(*each)) each->in_child();
+          base::unlock_registry_after_fork();
           known.guard.unlock();
         });
     LARDER_CHECK(error_number == 0, "pthread_atfork failed with error %d", error_number);

@@ -59,6 +59,9 @@ thread_parker* take_parker() {
   return *mine.own;
 }
 
+void parker::lock_pool_for_fork() { the_pool().guard.lock(); }
+void parker::unlock_pool_after_fork() { the_pool().guard.unlock(); }
+
 [[gnu::noinline]] void parker::set_current(parker* mine) { slot.replaced = mine; }
 
 }  // namespace larder::os

@@ -19,6 +19,9 @@ class parker {
   static parker& current();
   // Puts `mine` in the place of the thread's own parker, or that back for null. A runtime calls it around each switch.
   static void set_current(parker* mine);
+  // Around fork() (fork.cc): no thread takes or leaves a parker meanwhile.
+  static void lock_pool_for_fork();
+  static void unlock_pool_after_fork();
 
   virtual void park() = 0;
   // False if the deadline passed without a token.
