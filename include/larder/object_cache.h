@@ -100,6 +100,8 @@ class object_cache {
   void audit() const { raw_.audit(); }
   raw_cache::mode active_mode() const { return raw_.active_mode(); }
   const std::string& name() const { return raw_.name(); }
+  std::size_t reservation() const { return raw_.reservation(); }
+  result<void> set_reservation(std::size_t count) { return raw_.set_reservation(count); }
 
  private:
   [[gnu::noinline]] T* get_below() {

@@ -142,6 +142,10 @@ class LARDER_API raw_cache {
   const std::string& name() const;
   std::size_t limit() const;
   std::size_t reservation() const;
+  // Another reservation from now on. The keeper builds what is missing within a period, and tries again each period
+  // where memory or the constructor fails; an object counts as reserved once it is built. EINVAL if it is above the
+  // limit.
+  result<void> set_reservation(std::size_t count);
   memory_budget& budget() const;
 
  private:

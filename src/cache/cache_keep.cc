@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How a cache gives back what nobody needs: at once when it is asked to (trim, and the budget's reclaim), and by itself
-// in the keeper's rounds.
+// What happens off the users' paths: how a cache gives back what nobody needs, at once when it is asked to (trim, and
+// the budget's reclaim), and by itself in the keeper's rounds.
 //
 // A round moves to the slabs what CPUs hold that hardly got anything in the last period, and the batches that lay in
 // the depot all the time; then it destroys the slabs that were empty all the time, down to the reservation. Where
@@ -9,6 +9,7 @@
 // the keeper does not come again before somebody comes below the arrays. So an idle cache is at rest within two periods
 // (KF-11).
 #include <algorithm>
+#include <exception>
 #include <iterator>
 
 #include "base/check.h"
@@ -87,6 +88,69 @@ void raw_cache::state::destroy_slab(cache::slab& removed) {
   destroying -= built;
 }
 
+// -- the reservation
+
+result<void> raw_cache::state::fill_reservation(std::size_t objects_max) {
+  for (;;) {
+    std::size_t announced = 0;
+    {
+      const base::lock locked(slabs_guard);
+      // As far as it is built it is promised, so that what follows does not reclaim it.
+      slabs.promise(std::min(reservation, slabs.built()));
+      if (slabs.built() >= reservation) return {};
+      announced = slabs.begin_building(std::min({reservation - slabs.built(), geometry.capacity, objects_max}));
+    }
+    if (announced == 0) return {};  // the round's bound; or the limit, by objects under their constructors
+    objects_max -= announced;
+    if (const result<void> filled = fill_slab(announced); !filled) return filled;
+    if (somebody_waits()) serve_queue();
+  }
+}
+
+// Builds so many objects in a slab of its own, which nobody sees before it is ready.
+result<void> raw_cache::state::fill_slab(std::size_t announced) {
+  const auto give_up = [&](std::error_code reason) -> result<void> {
+    const base::lock locked(slabs_guard);
+    slabs.end_building(announced, 0);
+    return reason;
+  };
+  if (!cache::charge_now(budget, geometry.shape.charge)) return give_up(error_from(ENOMEM));
+  const result<void*> mapped = cache::map_charged_span(budget, geometry.shape);
+  if (!mapped) return give_up(mapped.error());
+  cache::slab& fresh = make_slab(*mapped);
+  result<void> outcome;
+  std::exception_ptr thrown;
+  std::size_t built = 0;
+  for (; built < announced; ++built) {
+    try {
+      outcome = construct(fresh.object(built));
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+    if (!outcome || thrown) break;
+    cache::forbid_access(fresh.object(built), geometry.object_size);
+    fresh.set_built(built, true);
+  }
+  {
+    const base::lock locked(slabs_guard);
+    slabs.end_building(announced, built);
+    slabs.insert(fresh);
+    constructed += built;
+    if (built < announced) ++construct_failures;
+  }
+  if (thrown) std::rethrow_exception(thrown);
+  return outcome;
+}
+
+result<void> raw_cache::state::set_reservation(std::size_t count) {
+  if (count > chosen.limit) return error_from(EINVAL);
+  const base::lock locked(slabs_guard);
+  reservation = count;
+  slabs.promise(std::min(count, slabs.built()));
+  come_below();  // the keeper builds what is missing, or destroys what is too much
+  return {};
+}
+
 // -- the keeper's rounds
 
 bool raw_cache::state::keep(std::size_t objects_max) {
@@ -126,8 +190,13 @@ bool raw_cache::state::keep(std::size_t objects_max) {
     objects_left -= std::min(objects_left, geometry.capacity);
     destroy_slab(*surplus);
   }
+  try {
+    (void)fill_reservation(objects_left);
+  } catch (...) {
+    // The constructor's: the next round tries again.
+  }
   const base::lock locked(slabs_guard);
-  if (!cpus.closed() || depot.batches() > 0 || slabs.has_surplus()) return true;
+  if (!cpus.closed() || depot.batches() > 0 || slabs.has_surplus() || slabs.built() < reservation) return true;
   depot.release_spare();
   awake = false;
   return false;
@@ -151,6 +220,7 @@ void raw_cache::state::in_child() {
   // Who waited, waits in the parent.
   while (queue.pop_front() != nullptr) continue;
   waiting.store(0, base::memory_order_relaxed);
+  slabs.forget_building();
   const cache::cpu_cache::figures arrays = cpus.sum();
   lost_in_fork = slabs.handed_out() - arrays.cached - depot.objects();
   // What was on its way to or from a user then, or under its constructor, is out for ever, and counts as that.

@@ -58,7 +58,7 @@ raw_cache::state::state(std::string_view chosen_name, const options& options_cho
       own_memory(std::move(own)),
       cpus(charged, users, inlined_for(options_chosen), layout.stride, options_chosen.limit),
       depot(charged),
-      slabs(geometry, name, chosen.limit, chosen.reservation),
+      slabs(geometry, name, chosen.limit, 0),
       registered([this, component = "object_cache/" + name](const base::stat_visitor& show) {
         const statistics now = figures();
         show({component, "objects_out", now.objects_out});
@@ -95,7 +95,8 @@ result<std::unique_ptr<raw_cache::state>> raw_cache::state::create(std::string_v
   const bytes own = bytes{sizeof(state)} + cache::cpu_cache::own_bytes();
   if (!cache::charge_now(budget, own)) return error_from(ENOMEM);
   auto made = std::make_unique<state>(name, chosen, *layout, budget, budget_charge(budget, own), users);
-  if (const result<void> built = made->build_reservation(); !built) return built.error();
+  made->reservation = chosen.reservation;
+  if (const result<void> built = made->fill_reservation(chosen.reservation); !built) return built.error();
   return made;
 }
 
@@ -281,29 +282,6 @@ cache::slab& raw_cache::state::make_slab(void* mapped) {
   cache::slab* added = cache::slab::make(mapped, geometry, slabs);
   cache::forbid_access(added->object(0), geometry.capacity * geometry.stride);
   return *added;
-}
-
-// Builds the reservation slab by slab. What was built when it fails goes with the state. Nobody takes a slab away
-// meanwhile, because none is surplus before the reservation is complete.
-result<void> raw_cache::state::build_reservation() {
-  for (std::size_t left = chosen.reservation; left > 0;) {
-    if (!cache::charge_now(budget, geometry.shape.charge)) return error_from(ENOMEM);
-    const result<void*> mapped = cache::map_charged_span(budget, geometry.shape);
-    if (!mapped) return mapped.error();
-    cache::slab& added = make_slab(*mapped);
-    {
-      const base::lock locked(slabs_guard);
-      slabs.insert(added);
-    }
-    for (std::size_t index = 0; index < geometry.capacity && left > 0; ++index, --left) {
-      if (const result<void> outcome = construct(added.object(index)); !outcome) return outcome;
-      cache::forbid_access(added.object(index), geometry.object_size);
-      const base::lock locked(slabs_guard);
-      slabs.note_built(added, index);
-      ++constructed;
-    }
-  }
-  return {};
 }
 
 // -- putting

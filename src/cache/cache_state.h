@@ -75,7 +75,6 @@ struct raw_cache::state final : cache::kept, os::fork_participant {
   void* put_back_unbuilt(void* object);
   result<void> construct(void* object);
   cache::slab& make_slab(void* mapped);
-  result<void> build_reservation();
   // The last thing before a user has the object: tells sanitizers and debug builds.
   void* hand_out(void* object);
 
@@ -85,6 +84,12 @@ struct raw_cache::state final : cache::kept, os::fork_participant {
   void put_below_array(void* object);
   // Moves the longest unused part of this CPU's array below; slabs_guard is held.
   void flush_array();
+
+  // -- the reservation (cache_keep.cc)
+  // Builds what it lacks, up to about `objects_max`. Throws what the constructor throws.
+  result<void> fill_reservation(std::size_t objects_max);
+  result<void> fill_slab(std::size_t announced);
+  result<void> set_reservation(std::size_t count);
 
   // -- giving back (cache_keep.cc)
   // Moves what all CPUs' arrays and the depot hold to the slabs; slabs_guard is held.
@@ -151,6 +156,7 @@ struct raw_cache::state final : cache::kept, os::fork_participant {
   std::uint64_t puts_below = 0;
   std::uint64_t visits_below = 0;       // of callers, below the arrays
   std::uint64_t visits_below_seen = 0;  // by the keeper's last round
+  std::size_t reservation = 0;          // wanted; what the slab layer promises is built already
   std::size_t lost_in_fork = 0;         // objects that were out when this process was forked
   bool awake = false;                   // the keeper comes
 

@@ -107,6 +107,45 @@ TEST_F(KeeperTest, ThePeakOfACacheInUseIsGivenBack) {
   cache.audit();
 }
 
+// KF-10, KF-20
+TEST_F(KeeperTest, AReservationThatRisesIsBuiltInTheBackground) {
+  memory_budget small("small", {.limit = 1_MiB}, &budget);
+  raw_cache cache("reserved", census.options_for(64, small));
+  ASSERT_TRUE(cache.set_reservation(1000));
+  EXPECT_EQ(cache.reservation(), 1000U);
+  EXPECT_TRUE(tests::eventually([&] { return cache.stats().objects_built >= 1000; }));
+  EXPECT_EQ(cache.stats().gets, 0U);
+  EXPECT_EQ(census.constructions(), 1000U);
+  // They are there with the budget exhausted, and with a constructor that always fails.
+  census.fail_always(true);
+  const bytes rest = small.limit() - small.used();
+  ASSERT_TRUE(small.try_charge(rest));
+  for (void* object : take(cache, 1000)) cache.put(object);
+  ASSERT_TRUE(cache.set_reservation(1100));
+  std::this_thread::sleep_for(5 * period);  // no memory: it goes on trying
+  EXPECT_LT(cache.stats().objects_built, 1100U);
+  small.release(rest);
+  std::this_thread::sleep_for(5 * period);  // the constructor fails
+  EXPECT_LT(cache.stats().objects_built, 1100U);
+  census.fail_always(false);
+  EXPECT_TRUE(tests::eventually([&] { return cache.stats().objects_built >= 1100; }));
+  cache.audit();
+  ASSERT_TRUE(cache.set_reservation(0));
+  EXPECT_TRUE(tests::eventually([&] { return cache.stats().objects_built == 0; }));
+  cache.audit();
+}
+
+TEST_F(KeeperTest, AReservationAboveTheLimitIsRefused) {
+  raw_cache::options chosen = census.options_for(64, budget);
+  chosen.limit = 10;
+  raw_cache cache("limited", chosen);
+  EXPECT_EQ(cache.set_reservation(11).error(), error_from(EINVAL));
+  ASSERT_TRUE(cache.set_reservation(10));
+  EXPECT_TRUE(tests::eventually([&] { return cache.stats().objects_built == 10; }));
+  for (void* object : take(cache, 10)) cache.put(object);
+  cache.audit();
+}
+
 TEST_F(KeeperTest, ARoundIsBounded) {
   EXPECT_TRUE(configure_keeper({.period = std::chrono::hours(1), .objects_per_round = 1000}));
   raw_cache cache("bounded", census.options_for(64, budget));
@@ -167,7 +206,8 @@ TEST_F(KeeperTest, CachesComeAndGoBesideIt) {
 // KF-14: destructors run on the keeper, and may use caches.
 TEST_F(KeeperTest, ADestructorThatUsesTheSameCacheIsFine) {
   struct helper {
-    raw_cache* cache = nullptr;
+    base::atomic<raw_cache*> cache{nullptr};
+    base::atomic<bool> inside{false};
     base::atomic<int> destroyed{0};
   };
   helper with;
@@ -177,11 +217,12 @@ TEST_F(KeeperTest, ADestructorThatUsesTheSameCacheIsFine) {
   chosen.context = &with;
   chosen.destroy = [](void*, void* context) {
     auto& mine = *static_cast<helper*>(context);
-    if (++mine.destroyed % 7 == 0 && mine.cache != nullptr) {
-      void* object = mine.cache->try_get();
-      mine.cache->put(object);
-      mine.cache->trim(4_KiB);
-    }
+    raw_cache* cache = mine.cache;
+    if (++mine.destroyed % 7 != 0 || cache == nullptr || mine.inside.exchange(true)) return;
+    void* object = cache->try_get();
+    cache->put(object);
+    cache->trim(4_KiB);
+    mine.inside = false;
   };
   raw_cache cache("recursive", chosen);
   with.cache = &cache;

@@ -84,7 +84,11 @@ void raw_cache::audit() const { state_->audit(); }
 raw_cache::mode raw_cache::active_mode() const { return cache::cpu_cache::active_mode(); }
 const std::string& raw_cache::name() const { return state_->name; }
 std::size_t raw_cache::limit() const { return state_->chosen.limit; }
-std::size_t raw_cache::reservation() const { return state_->chosen.reservation; }
+std::size_t raw_cache::reservation() const {
+  const base::lock locked(state_->slabs_guard);
+  return state_->reservation;
+}
+result<void> raw_cache::set_reservation(std::size_t count) { return state_->set_reservation(count); }
 memory_budget& raw_cache::budget() const { return state_->budget; }
 
 }  // namespace larder

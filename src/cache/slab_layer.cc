@@ -8,7 +8,7 @@
 // Laws, where the sums are over all slabs s of the layer (audit):
 //
 //   built = Σ s.built_count             spare = Σ s.spare_count            handed_out = built − spare
-//   reservation ≤ built ≤ limit         (from the end of creation on)
+//   reservation ≤ built                 built + building ≤ limit
 //   s in full_   ⇔ s.free_count = 0     s in empty_ ⇔ s.free_count = capacity
 //   s in partial_[i] ⇔ 0 < s.free_count < capacity ∧ i = (s.free_count − 1) / width
 //   s in with_spare_ ⇔ s.spare_count > 0
@@ -164,21 +164,27 @@ void slab_layer::insert(slab& added) {
   if (start < lowest_.load(base::memory_order_relaxed)) lowest_.store(start, base::memory_order_relaxed);
   if (end > highest_.load(base::memory_order_relaxed)) highest_.store(end, base::memory_order_relaxed);
   ++slabs_;
+  spare_ += added.spare_count();
   link(added, added.free_count());
+  if (added.spare_count() > 0) with_spare_.push_front(added);
 }
 
-void slab_layer::note_built(slab& of, std::size_t index) {
-  const std::size_t spare_before = of.spare_count();
-  of.set_built(index, true);
-  ++built_;
-  ++spare_;
-  regroup(of, of.free_count(), spare_before);
+std::size_t slab_layer::begin_building(std::size_t most) {
+  const std::size_t announced = std::min(most, limit_ - built_);
+  built_ += announced;
+  building_ += announced;
+  return announced;
+}
+
+void slab_layer::end_building(std::size_t announced, std::size_t built) {
+  building_ -= announced;
+  built_ -= announced - built;
 }
 
 slab* slab_layer::surplus() const {
   // From the back: what has been empty for longest goes first.
   slab* found = empty_.back();
-  while (found != nullptr && built_ - found->built_count() < reservation_) found = empty_.before(*found);
+  while (found != nullptr && built() - found->built_count() < reservation_) found = empty_.before(*found);
   return found;
 }
 
@@ -242,10 +248,12 @@ void slab_layer::audit() const {
                partial_slabs_, slabs - full);
   audit_group(empty_, geometry_.capacity, geometry_.capacity, slabs, built, spare);
   LARDER_CHECK(slabs == slabs_, "cache \"%s\": %zu slabs counted, %zu listed", name, slabs_, slabs);
-  LARDER_CHECK(built == built_, "cache \"%s\": %zu built objects counted, %zu marked", name, built_, built);
+  LARDER_CHECK(built == this->built(), "cache \"%s\": %zu built objects counted, %zu marked", name, this->built(),
+               built);
   LARDER_CHECK(spare == spare_, "cache \"%s\": %zu spare objects counted, %zu marked", name, spare_, spare);
-  LARDER_CHECK(reservation_ <= built_ && built_ <= limit_, "cache \"%s\": %zu objects built, not from %zu to %zu", name,
-               built_, reservation_, limit_);
+  LARDER_CHECK(reservation_ <= this->built() && built_ <= limit_,
+               "cache \"%s\": %zu objects built and %zu being built, not from %zu to %zu", name, this->built(),
+               building_, reservation_, limit_);
 }
 
 }  // namespace larder::cache

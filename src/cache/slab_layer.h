@@ -37,10 +37,17 @@ class slab_layer {
   // One that `take` gave to be built, and was not.
   void put_unbuilt(void* object);
 
-  // Adds a slab whose objects are all free and none built.
+  // Adds a slab whose objects are all free. What is built of them was announced by begin_building.
   void insert(slab& added);
-  // Free object number `index` was built where it is.
-  void note_built(slab& of, std::size_t index);
+
+  // For who builds objects in a slab before it is inserted: room for up to `most` of them under the limit, which is the
+  // caller's until it says how many there are. Returns how many.
+  std::size_t begin_building(std::size_t most);
+  void end_building(std::size_t announced, std::size_t built);
+  // So many stay built from now on, which are built already.
+  void promise(std::size_t reservation) { reservation_ = reservation; }
+  // In a forked child: whoever was building stayed with the parent.
+  void forget_building() { end_building(building_, 0); }
   // Unlinks an empty slab without which the reservation is still built, and which is the caller's from now on; or null.
   // Of two callers at once, one gets it (KF-6).
   slab* remove_surplus();
@@ -56,8 +63,8 @@ class slab_layer {
   slab& slab_of(const void* object, const char* doing) const;
 
   // built = handed_out + spare
-  std::size_t built() const { return built_; }
-  std::size_t handed_out() const { return built_ - spare_; }
+  std::size_t built() const { return built_ - building_; }
+  std::size_t handed_out() const { return built() - spare_; }
   std::size_t full_slabs() const { return slabs_ - partial_slabs_ - empty_slabs_; }
   std::size_t partial_slabs() const { return partial_slabs_; }
   std::size_t empty_slabs() const { return empty_slabs_; }
@@ -85,7 +92,7 @@ class slab_layer {
   const slab_geometry& geometry_;
   const std::string& cache_name_;
   const std::size_t limit_;
-  const std::size_t reservation_;
+  std::size_t reservation_;
   const std::size_t group_width_;
 
   group full_;
@@ -97,7 +104,8 @@ class slab_layer {
   std::size_t partial_slabs_ = 0;
   std::size_t empty_slabs_ = 0;
   std::size_t empty_low_water_ = 0;  // the least `empty_slabs_` was in this period
-  std::size_t built_ = 0;
+  std::size_t built_ = 0;            // with those that are being built before their slab is inserted
+  std::size_t building_ = 0;         // these
   std::size_t spare_ = 0;
 
   // Every slab lies within. Atomic because slab_of reads it without the lock; relaxed because the object that its
