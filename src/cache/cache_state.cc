@@ -279,7 +279,7 @@ void* raw_cache::state::put_back_unbuilt(void* object) {
 }
 
 cache::slab& raw_cache::state::make_slab(void* mapped) {
-  cache::slab* added = cache::slab::make(mapped, geometry, slabs);
+  cache::slab* added = cache::slab::make(mapped, geometry);
   cache::forbid_access(added->object(0), geometry.capacity * geometry.stride);
   return *added;
 }

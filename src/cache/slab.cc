@@ -61,13 +61,14 @@ result<slab_geometry> slab_geometry::choose(std::size_t size, std::size_t alignm
   }
 }
 
-slab* slab::make(void* memory, const slab_geometry& geometry, const slab_layer& owner) {
-  return ::new (memory) slab(geometry, owner);
+slab* slab::make(void* memory, const slab_geometry& geometry) {
+  LARDER_CHECK(geometry.capacity <= slab_geometry::capacity_max, "a slab of %zu objects", geometry.capacity);
+  return ::new (memory) slab(geometry);
 }
 
-slab::slab(const slab_geometry& geometry, const slab_layer& owner)
-    : owner_(owner), geometry_(geometry), free_count_(geometry.capacity) {
-  for (std::size_t left = geometry.capacity, at = 0; left > 0; ++at) {
+slab::slab(const slab_geometry& layout)
+    : mark_(mark_of(layout)), free_count_(static_cast<std::uint16_t>(layout.capacity)) {
+  for (std::size_t left = layout.capacity, at = 0; left > 0; ++at) {
     const std::size_t here = std::min<std::size_t>(left, 64);
     free_bits()[at] = here == 64 ? ~word{0} : (word{1} << here) - 1;
     left -= here;
@@ -120,12 +121,12 @@ void slab::set_built(std::size_t index, bool built) {
 
 std::size_t slab::index_of(const void* object) const {
   const auto offset = static_cast<std::size_t>(static_cast<const char*>(object) - bytes_of());
-  if (offset < geometry_.first_offset) return geometry_.capacity;
+  if (offset < geometry().first_offset) return geometry().capacity;
   // Both fit in 32 bits (size_max), where division is faster.
-  const auto from_first = static_cast<std::uint32_t>(offset - geometry_.first_offset);
-  const auto stride = static_cast<std::uint32_t>(geometry_.stride);
+  const auto from_first = static_cast<std::uint32_t>(offset - geometry().first_offset);
+  const auto stride = static_cast<std::uint32_t>(geometry().stride);
   const std::uint32_t index = from_first / stride;
-  return index * stride == from_first && index < geometry_.capacity ? index : geometry_.capacity;
+  return index * stride == from_first && index < geometry().capacity ? index : geometry().capacity;
 }
 
 bool slab::note_out([[maybe_unused]] std::size_t index, [[maybe_unused]] bool out) {
@@ -146,22 +147,22 @@ std::size_t slab::count(const word* bits, std::size_t words) {
 }
 
 void slab::audit(const char* cache_name) const {
-  const std::size_t words = geometry_.bitmap_words;
+  const std::size_t words = geometry().bitmap_words;
   const auto* here = static_cast<const void*>(this);
-  LARDER_CHECK(magic_ == magic, "cache \"%s\": slab %p has lost its mark", cache_name, here);
+  LARDER_CHECK((mark_ >> 48) == (magic >> 48), "cache \"%s\": slab %p has lost its mark", cache_name, here);
   LARDER_CHECK(count(free_bits(), words) == free_count_, "cache \"%s\": slab %p: %zu free counted, %zu marked",
-               cache_name, here, free_count_, count(free_bits(), words));
+               cache_name, here, free_count(), count(free_bits(), words));
   LARDER_CHECK(count(built_bits(), words) == built_count_, "cache \"%s\": slab %p: %zu built counted, %zu marked",
-               cache_name, here, built_count_, count(built_bits(), words));
+               cache_name, here, built_count(), count(built_bits(), words));
   std::size_t spare = 0;
-  for (std::size_t index = 0; index < geometry_.capacity; ++index) {
+  for (std::size_t index = 0; index < geometry().capacity; ++index) {
     LARDER_CHECK(is_free(index) || is_built(index), "cache \"%s\": slab %p: object %zu is out, but not built",
                  cache_name, here, index);
     if (is_free(index) && is_built(index)) ++spare;
   }
   LARDER_CHECK(spare == spare_count_, "cache \"%s\": slab %p: %zu spare counted, %zu marked", cache_name, here,
-               spare_count_, spare);
-  for (std::size_t index = geometry_.capacity; index < words * 64; ++index) {
+               spare_count(), spare);
+  for (std::size_t index = geometry().capacity; index < words * 64; ++index) {
     LARDER_CHECK(!is_free(index) && !is_built(index), "cache \"%s\": slab %p: object %zu past the end", cache_name,
                  here, index);
   }

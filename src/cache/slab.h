@@ -13,8 +13,6 @@
 
 namespace larder::cache {
 
-class slab_layer;
-
 // How objects lie in a slab. The slab is aligned to a power of two that is at least its length, so the slab of an
 // object is a mask away, whatever the object's size (KF-8):
 //
@@ -23,6 +21,7 @@ class slab_layer;
 struct slab_geometry {
   static constexpr std::size_t size_max = std::size_t{1} << 30;
   static constexpr std::size_t alignment_max = page_size;
+  static constexpr std::size_t capacity_max = 0xffff;
 
   std::size_t object_size = 0;  // as asked for
   std::size_t stride = 0;       // from one object to the next
@@ -50,11 +49,12 @@ struct spare_tag;
 //
 //   free_count = |free|    built_count = |built|    spare_count = |free ∧ built|    ¬free ⇒ built
 //
-// Everything here is guarded by the slab layer's owner, but for the `out` bits of debug builds (note_out).
+// Everything here is guarded by the slab layer's owner, but for the `out` bits of debug builds (note_out). With bitmaps
+// for 64 objects it takes 64 bytes, so that 63 objects of 64 bytes fit into a page.
 class slab : public base::list_link<group_tag>, public base::list_link<spare_tag> {
  public:
   // Makes a header at the start of zeroed memory; all objects free, none built.
-  static slab* make(void* memory, const slab_geometry& geometry, const slab_layer& owner);
+  static slab* make(void* memory, const slab_geometry& geometry);
 
   // The object, now handed out; null if no free object is built, or none is left to build.
   void* take_spare();
@@ -66,15 +66,16 @@ class slab : public base::list_link<group_tag>, public base::list_link<spare_tag
 
   bool is_built(std::size_t index) const { return test(built_bits(), index); }
   bool is_free(std::size_t index) const { return test(free_bits(), index); }
-  void* object(std::size_t index) const { return bytes_of() + geometry_.first_offset + index * geometry_.stride; }
+  void* object(std::size_t index) const { return bytes_of() + geometry().first_offset + index * geometry().stride; }
   // The number of the object that starts at `object`; capacity if none does.
   std::size_t index_of(const void* object) const;
 
   std::size_t free_count() const { return free_count_; }
   std::size_t built_count() const { return built_count_; }
   std::size_t spare_count() const { return spare_count_; }
-  std::size_t capacity() const { return geometry_.capacity; }
-  bool is_of(const slab_layer& layer) const { return magic_ == magic && &owner_ == &layer; }
+  std::size_t capacity() const { return geometry().capacity; }
+  // Whether this is a slab of the cache with this layout (the object, not its value).
+  bool is_of(const slab_geometry& layout) const { return mark_ == mark_of(layout); }
 
   // Debug builds know which objects are with users, without a lock: false if the object was (not) already.
   bool note_out(std::size_t index, bool out);
@@ -83,7 +84,7 @@ class slab : public base::list_link<group_tag>, public base::list_link<spare_tag
   static std::size_t header_length(std::size_t bitmap_words);
 
  private:
-  slab(const slab_geometry& geometry, const slab_layer& owner);
+  explicit slab(const slab_geometry& geometry);
 
   using word = std::uint64_t;
   static constexpr std::uint64_t magic = 0x6c61726465722e73;
@@ -95,19 +96,23 @@ class slab : public base::list_link<group_tag>, public base::list_link<spare_tag
   static bool test(const word* bits, std::size_t index) { return (bits[index / 64] >> (index % 64) & 1) != 0; }
   static std::size_t count(const word* bits, std::size_t words);
 
+  // Says in one word that this is a slab, and whose.
+  static std::uint64_t mark_of(const slab_geometry& layout) {
+    return reinterpret_cast<std::uintptr_t>(&layout) ^ magic;
+  }
+  const slab_geometry& geometry() const { return *reinterpret_cast<const slab_geometry*>(mark_ ^ magic); }
   char* bytes_of() const { return reinterpret_cast<char*>(const_cast<slab*>(this)); }
   word* free_bits() const { return reinterpret_cast<word*>(bytes_of() + sizeof(slab)); }
-  word* built_bits() const { return free_bits() + geometry_.bitmap_words; }
+  word* built_bits() const { return free_bits() + geometry().bitmap_words; }
   base::atomic<word>* out_bits() const {
-    return reinterpret_cast<base::atomic<word>*>(built_bits() + geometry_.bitmap_words);
+    return reinterpret_cast<base::atomic<word>*>(built_bits() + geometry().bitmap_words);
   }
 
-  const std::uint64_t magic_ = magic;
-  const slab_layer& owner_;
-  const slab_geometry& geometry_;
-  std::size_t free_count_;
-  std::size_t built_count_ = 0;
-  std::size_t spare_count_ = 0;
+  const std::uint64_t mark_;
+  std::uint16_t free_count_;
+  std::uint16_t built_count_ = 0;
+  std::uint16_t spare_count_ = 0;
 };
+static_assert(sizeof(slab) == 48);
 
 }  // namespace larder::cache

@@ -130,7 +130,7 @@ slab& slab_layer::slab_of(const void* object, const char* doing) const {
   const bool within =
       address >= lowest_.load(base::memory_order_relaxed) && address < highest_.load(base::memory_order_relaxed);
   auto* found = reinterpret_cast<slab*>(address & ~(geometry_.shape.alignment - 1));
-  LARDER_CHECK(within && found->is_of(*this), "cache \"%s\": %s of %p, which is no object of this cache",
+  LARDER_CHECK(within && found->is_of(geometry_), "cache \"%s\": %s of %p, which is no object of this cache",
                cache_name_.c_str(), doing, object);
   LARDER_CHECK(found->index_of(object) < geometry_.capacity,
                "cache \"%s\": %s of %p, which is not the start of an object", cache_name_.c_str(), doing, object);
@@ -216,7 +216,7 @@ void slab_layer::audit_group(const group& members, std::size_t free_min, std::si
                              std::size_t& built, std::size_t& spare) const {
   for (const slab* at = members.front(); at != nullptr; at = members.after(*const_cast<slab*>(at))) {
     at->audit(cache_name_.c_str());
-    LARDER_CHECK(at->is_of(*this), "cache \"%s\": a slab of another cache is in its lists", cache_name_.c_str());
+    LARDER_CHECK(at->is_of(geometry_), "cache \"%s\": a slab of another cache is in its lists", cache_name_.c_str());
     LARDER_CHECK(at->free_count() >= free_min && at->free_count() <= free_max,
                  "cache \"%s\": a slab with %zu free objects is in the group for %zu to %zu", cache_name_.c_str(),
                  at->free_count(), free_min, free_max);

@@ -23,7 +23,7 @@ class layer_under_test {
     for (slab* each : slabs) os::unmap(each, layout.shape.length);
   }
   slab& add_slab() {
-    slab* added = slab::make(*os::map(layout.shape.length, layout.shape.alignment), layout, layer);
+    slab* added = slab::make(*os::map(layout.shape.length, layout.shape.alignment), layout);
     slabs.push_back(added);
     layer.insert(*added);
     return *added;

@@ -54,7 +54,7 @@ TEST(SlabGeometryTest, ThreeStacksOf20KiBMakeASlabOf64KiB) {
 
 TEST(SlabGeometryTest, SmallObjectsComeByThePage) {
   EXPECT_EQ(slab_geometry::choose(64, 8, {})->shape.length, 4_KiB);
-  EXPECT_EQ(slab_geometry::choose(64, 8, {})->capacity, 62U);
+  EXPECT_EQ(slab_geometry::choose(64, 8, {})->capacity, 63U);
   EXPECT_EQ(slab_geometry::choose(1, 1, {})->shape.length, 4_KiB);
 }
 
@@ -74,8 +74,7 @@ TEST(SlabGeometryTest, RefusesWhatMakesNoSense) {
 
 class SlabTest : public testing::TestWithParam<std::size_t> {
  protected:
-  SlabTest()
-      : memory(*os::map(layout.shape.length, layout.shape.alignment)), made(*slab::make(memory, layout, layer)) {}
+  SlabTest() : memory(*os::map(layout.shape.length, layout.shape.alignment)), made(*slab::make(memory, layout)) {}
   ~SlabTest() override { os::unmap(memory, layout.shape.length); }
 
   const slab_geometry layout = slab_geometry::with_capacity(24, 8, {}, GetParam());
