@@ -38,6 +38,10 @@
 #define LARDER_INLINE_SEQUENCES LARDER_HAVE_ARRAY_SEQUENCES
 #endif
 
+#if LARDER_HAVE_ARRAY_SEQUENCES
+#include <sys/rseq.h>
+#endif
+
 namespace larder::detail {
 
 // Where the arrays are; the library's os::array_front. At first there is none, and both functions below refuse.
@@ -46,9 +50,6 @@ struct cpu_front {
 };
 
 #if LARDER_HAVE_ARRAY_SEQUENCES
-
-// glibc's: where a thread's rseq area is, from the thread pointer.
-extern "C" const std::ptrdiff_t __rseq_offset;
 
 // Offsets, in text because they stand in instructions: in the thread's rseq area (the kernel's interface), in a
 // cpu_front, and in an array. os/cpu_array.h asserts those that are ours.

@@ -17,6 +17,7 @@
 #include <larder/raw_cache.h>
 
 #include "base/atomic.h"
+#include "base/sanitizers.h"
 #include "cache/object_census_test.h"
 #include "os/cpu_sequence.h"
 #include "os/fault.h"
@@ -80,6 +81,9 @@ bytes resident() {
 
 // KF-11, by what the system says.
 TEST_F(KeeperTest, AMillionObjectsAreBackWithTheSystemWithinTwoPeriods) {
+#if defined(LARDER_ADDRESS_SANITIZER) || defined(LARDER_THREAD_SANITIZER)
+  GTEST_SKIP() << "a sanitizer's own memory is resident as well";
+#endif
   constexpr std::size_t count = 1'000'000;
   constexpr auto long_period = 500ms;
   ASSERT_TRUE(configure_keeper({.period = long_period}));
@@ -222,11 +226,12 @@ TEST_F(KeeperTest, SleepsWhileEveryCacheIsAtRest) {
 // Whoever destroys a cache waits until the keeper is out of it.
 TEST_F(KeeperTest, CachesComeAndGoBesideIt) {
   EXPECT_TRUE(configure_keeper({.period = 1ms}));
+  const raw_cache::options chosen = census.options_for(64, budget);
   std::vector<std::thread> threads;
   for (int thread = 0; thread < 3; ++thread) {
     threads.emplace_back([&] {
       for (int round = 0; round < 100; ++round) {
-        raw_cache cache("brief", census.options_for(64, budget));
+        raw_cache cache("brief", chosen);
         fill_and_empty(cache, 500);
         if (round % 10 == 0) std::this_thread::sleep_for(2ms);
       }
@@ -290,7 +295,7 @@ TEST(KeeperDeathTest, WithoutAThreadCachesWorkAndALaterUseTriesAgain) {
         raw_cache second("second", {.size = 64});
         second.put(second.try_get());
         const bool kept = tests::eventually([&] { return second.stats().objects_built == 0; });
-        std::exit(configured && failed && kept ? 0 : 1);
+        std::_Exit(configured && failed && kept ? 0 : 1);  // the parent's threads are no leak
       },
       testing::ExitedWithCode(0), "");
 }

@@ -54,7 +54,8 @@ TEST(SlabGeometryTest, ThreeStacksOf20KiBMakeASlabOf64KiB) {
 
 TEST(SlabGeometryTest, SmallObjectsComeByThePage) {
   EXPECT_EQ(slab_geometry::choose(64, 8, {})->shape.length, 4_KiB);
-  EXPECT_EQ(slab_geometry::choose(64, 8, {})->capacity, 63U);
+  // Debug builds know besides which objects are out.
+  EXPECT_EQ(slab_geometry::choose(64, 8, {})->capacity, slab::header_length(1) <= 64 ? 63U : 62U);
   EXPECT_EQ(slab_geometry::choose(1, 1, {})->shape.length, 4_KiB);
 }
 

@@ -25,7 +25,15 @@ cpu_array_table* closed_table() {
   return table;
 }
 
-void set_front_cpu(array_front& front) { front.cpu = detail::places.cpu; }
+void set_front_cpu(array_front& front) {
+#if LARDER_HAVE_ARRAY_SEQUENCES
+  // Inlined code indexes the closed table where there are no sequences, too: by a number that is in it.
+  front.cpu =
+      sequences() == sequence_mode::sharded ? __rseq_offset + detail::registered_cpu_offset : detail::places.cpu;
+#else
+  front.cpu = 0;
+#endif
+}
 
 #if LARDER_HAVE_ARRAY_SEQUENCES
 

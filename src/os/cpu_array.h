@@ -61,7 +61,7 @@ std::size_t push_many(const array_front& front, void* const* objects, std::size_
 void* pop(const array_front& front);
 bool push(const array_front& front, void* object);
 
-// Prepares a front whose tables are set afterwards; `sequences()` was asked before.
+// Prepares a front whose tables are set afterwards.
 void set_front_cpu(array_front& front);
 
 }  // namespace larder::os

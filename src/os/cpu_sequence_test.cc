@@ -18,6 +18,8 @@
 
 #include <gtest/gtest.h>
 
+#include <larder/raw_cache.h>
+
 #include "base/atomic.h"
 #include "os/cpu.h"
 #include "os/fault.h"
@@ -281,6 +283,25 @@ TEST(SequencesDeathTest, WithoutTheFenceThereAreNoSequences) {
         std::exit(sequences() == sequence_mode::sharded ? 0 : 1);
       },
       testing::ExitedWithCode(0), "sharded: (no membarrier|the C library|none written|the thread sanitizer)");
+}
+
+// The thread is registered, but the sequences may not be used: code that was inlined into users must not act.
+[[noreturn]] void use_a_cache_without_the_fence() {
+  fault::arm(call::membarrier, 1, EPERM);
+  raw_cache cache("unfenced", {.size = 64});
+  for (int round = 0; round < 1000; ++round) {
+    void* first = cache.try_get();
+    void* second = cache.try_get();
+    cache.put(first);
+    cache.put(second);
+  }
+  cache.audit();
+  std::_Exit(cache.active_mode().name == "sharded" && cache.stats().gets == 2000 ? 0 : 1);
+}
+
+TEST(SequencesDeathTest, WithoutTheFenceCachesDoWithoutThem) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(use_a_cache_without_the_fence(), testing::ExitedWithCode(0), "");
 }
 
 // Newer kernels kill who writes more.
