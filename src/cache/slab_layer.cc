@@ -4,6 +4,7 @@
 // Objects are taken from the fullest slab, so that the others can become empty: the fewer slabs are in use, the less
 // memory is held and the fewer constructors run. Up to 64 objects a slab, each number of free objects is its own group
 // and the order is exact; above, a group spans a 64th of the slab, and slabs that differ by less count as equally full.
+// In the other orders (slab_order) there is one group, of all slabs that are neither full nor empty.
 //
 // Laws, where the sums are over all slabs s of the layer (audit):
 //
@@ -22,12 +23,14 @@
 namespace larder::cache {
 
 slab_layer::slab_layer(const slab_geometry& geometry, const std::string& cache_name, std::size_t limit,
-                       std::size_t reservation)
+                       std::size_t reservation, slab_order order)
     : geometry_(geometry),
       cache_name_(cache_name),
       limit_(limit),
       reservation_(reservation),
-      group_width_((geometry.capacity + partial_groups - 1) / partial_groups) {}
+      order_(order),
+      group_width_(order == slab_order::fullest_first ? (geometry.capacity + partial_groups - 1) / partial_groups
+                                                      : geometry.capacity) {}
 
 slab* slab_layer::fullest_with_room() const {
   if (partial_mask_ != 0) return partial_[static_cast<std::size_t>(std::countr_zero(partial_mask_))].front();
@@ -68,7 +71,8 @@ void slab_layer::regroup(slab& changed, std::size_t free_before, std::size_t spa
     if (free_count == geometry_.capacity) return partial_groups + 1;
     return group_number(free_count);
   };
-  if (place(free_before) != place(free_now)) {
+  const bool to_front = order_ == slab_order::latest_first && free_now > free_before;
+  if (place(free_before) != place(free_now) || to_front) {
     unlink(changed, free_before);
     link(changed, free_now);
   }

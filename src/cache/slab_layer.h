@@ -12,11 +12,17 @@
 
 namespace larder::cache {
 
+// Which of the slabs with room is the next to give. The others are what the order by occupancy is measured against:
+// with `latest_first`, the slab to which an object came back last, as from one free list of all objects; with
+// `last_full_first`, the slab that was full until last, as in the list of Bonwick's first allocator.
+enum class slab_order { fullest_first, latest_first, last_full_first };
+
 // A cache's slabs, grouped by how full they are, and the counts that limit them. Not a lock nor a system call in here:
 // the owner guards every call with its mutex, and maps and unmaps.
 class slab_layer {
  public:
-  slab_layer(const slab_geometry& geometry, const std::string& cache_name, std::size_t limit, std::size_t reservation);
+  slab_layer(const slab_geometry& geometry, const std::string& cache_name, std::size_t limit, std::size_t reservation,
+             slab_order order = slab_order::fullest_first);
   slab_layer(const slab_layer&) = delete;
   slab_layer& operator=(const slab_layer&) = delete;
 
@@ -93,6 +99,7 @@ class slab_layer {
   const std::string& cache_name_;
   const std::size_t limit_;
   std::size_t reservation_;
+  const slab_order order_;
   const std::size_t group_width_;
 
   group full_;

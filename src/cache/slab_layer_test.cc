@@ -17,8 +17,9 @@ namespace {
 // A layer and the slabs that a test adds to it.
 class layer_under_test {
  public:
-  layer_under_test(std::size_t capacity, std::size_t limit, std::size_t reservation)
-      : layout(slab_geometry::with_capacity(8, 8, {}, capacity)), layer(layout, name, limit, reservation) {}
+  layer_under_test(std::size_t capacity, std::size_t limit, std::size_t reservation,
+                   slab_order order = slab_order::fullest_first)
+      : layout(slab_geometry::with_capacity(8, 8, {}, capacity)), layer(layout, name, limit, reservation, order) {}
   ~layer_under_test() {
     for (slab* each : slabs) os::unmap(each, layout.shape.length);
   }
@@ -116,10 +117,73 @@ TEST(SlabLayerTest, OrderHoldsForEveryCapacity) {
   }
 }
 
-// The purpose of the order: where lifetimes are random and use goes up and down, slabs become empty. Taking from the
-// emptiest or from a random slab leaves three times as many in use.
-TEST(SlabLayerTest, RandomLifetimesLeaveFewSlabsInUse) {
-  layer_under_test test(20, SIZE_MAX, 0);
+TEST(SlabLayerTest, LastFullFirstTakesFromTheSlabThatWasFullUntilLast) {
+  layer_under_test test(10, SIZE_MAX, 0, slab_order::last_full_first);
+  const auto objects = test.fill(4);
+  // In this order they cease to be full; then others become emptier.
+  for (const std::size_t of : {2U, 0U, 1U}) test.layer.put(objects[of][9]);
+  for (std::size_t i = 0; i < 5; ++i) test.layer.put(objects[0][i]);
+  for (std::size_t i = 0; i < 10; ++i) test.layer.put(objects[3][i]);
+  test.layer.audit();
+  for (const auto& [from, count] : {std::pair{1, 1}, {0, 6}, {2, 1}, {3, 10}}) {  // the empty one last
+    slab& expected = test.slab_of(objects[static_cast<std::size_t>(from)][0]);
+    for (int i = 0; i < count; ++i) {
+      EXPECT_EQ(&test.slab_of(test.layer.take().object), &expected);
+      test.layer.audit();
+    }
+  }
+  EXPECT_EQ(test.layer.take().object, nullptr);
+}
+
+TEST(SlabLayerTest, LatestFirstTakesFromTheSlabThatWasPutToLast) {
+  layer_under_test test(10, SIZE_MAX, 0, slab_order::latest_first);
+  const auto objects = test.fill(3);
+  for (const auto& [of, index] : {std::pair{0, 0}, {1, 0}, {1, 1}, {2, 0}, {0, 1}, {0, 2}, {1, 2}}) {
+    test.layer.put(objects[static_cast<std::size_t>(of)][static_cast<std::size_t>(index)]);
+    test.layer.audit();
+  }
+  for (const auto& [from, count] : {std::pair{1, 3}, {0, 3}, {2, 1}}) {
+    slab& expected = test.slab_of(objects[static_cast<std::size_t>(from)][0]);
+    for (int i = 0; i < count; ++i) {
+      EXPECT_EQ(&test.slab_of(test.layer.take().object), &expected);
+      test.layer.audit();
+    }
+  }
+  EXPECT_EQ(test.layer.take().object, nullptr);
+}
+
+TEST(SlabLayerTest, TheLawsHoldInTheOtherOrdersForEveryCapacity) {
+  for (const slab_order order : {slab_order::latest_first, slab_order::last_full_first}) {
+    for (const std::size_t capacity : {1U, 2U, 63U, 64U, 65U, 1000U}) {
+      SCOPED_TRACE(testing::Message() << "capacity " << capacity);
+      layer_under_test test(capacity, SIZE_MAX, 0, order);
+      std::vector<void*> out;
+      std::mt19937_64 random(capacity);
+      for (int step = 0; step < 4000; ++step) {
+        if (out.empty() || random() % 100 < (step < 2000 ? 60 : 40)) {
+          void* object = test.layer.take().object;
+          if (object == nullptr) {
+            test.add_slab();
+            object = test.layer.take().object;
+          }
+          ASSERT_NE(object, nullptr);
+          out.push_back(object);
+        } else {
+          std::swap(out[random() % out.size()], out.back());
+          test.layer.put(out.back());
+          out.pop_back();
+        }
+        ASSERT_EQ(test.layer.handed_out(), out.size());
+        if (step % 50 == 0) test.layer.audit();
+      }
+    }
+  }
+}
+
+// The slabs in use when 2000 objects came and 1600 went at random, and the 400 that are left were replaced one for one
+// for a while. These would fit in 20 slabs; there are 100.
+std::size_t slabs_in_use_after_random_lifetimes(slab_order order) {
+  layer_under_test test(20, SIZE_MAX, 0, order);
   std::mt19937_64 random(1);
   std::vector<void*> out;
   const auto get = [&] {
@@ -137,15 +201,20 @@ TEST(SlabLayerTest, RandomLifetimesLeaveFewSlabsInUse) {
   };
   while (out.size() < 2000) get();
   while (out.size() > 400) put();
-  // 400 objects need 20 slabs. After a while of replacing them one for one they stand in few more.
   for (int round = 0; round < 4000; ++round) {
     put();
     get();
   }
   EXPECT_EQ(test.layer.slabs(), 100U);
-  const std::size_t in_use = test.layer.full_slabs() + test.layer.partial_slabs();
-  EXPECT_LE(in_use, 32U);
   test.layer.audit();
+  return test.layer.full_slabs() + test.layer.partial_slabs();
+}
+
+// The purpose of the order: where lifetimes are random and use goes up and down, slabs become empty.
+TEST(SlabLayerTest, RandomLifetimesLeaveFewSlabsInUse) {
+  const std::size_t in_use = slabs_in_use_after_random_lifetimes(slab_order::fullest_first);
+  EXPECT_LE(in_use, 32U);
+  EXPECT_GE(slabs_in_use_after_random_lifetimes(slab_order::latest_first), 2 * in_use);
 }
 
 TEST(SlabLayerTest, LimitCountsBuiltObjectsAndBuiltOnesAreServedAtIt) {
