@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Claims: inserting an object into a handle_table and erasing it costs at most 4 ns, finding it at most 1.5 ns. Beside
-// it, in one run: the peers of handle_table_peers.h and, for insert and erase, the floors of handle_table_floor.h.
+// it, in one run: the peers of handle_table_peers.h and, for insert and erase, the floors of floor.h.
 //
 // Time is wall clock per item: a pair of insert and erase, or a find. With n threads it is that of all items together,
 // so twice the throughput is half the time. `erase_elsewhere<no_table>` is the cost of passing names alone, to be
@@ -19,9 +19,9 @@
 
 #include <benchmark/benchmark.h>
 
-#include "bench/handle_table_floor.h"
+#include "bench/batch_ring.h"
+#include "bench/floor.h"
 #include "bench/handle_table_peers.h"
-#include "bench/handle_table_ring.h"
 
 namespace larder::bench {
 namespace {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The floors that bench/handle_table.cc measures against: what taking a number from a stack and putting one back costs
-// where nothing is named, found, checked, balanced or shared. `rseq_array` has a stack for each CPU and commits each
-// change in a restartable sequence; `thread_stack` has one for each thread and no care at all. A stack starts half
-// full, so that what one CPU loses to another by migrations neither empties nor fills it in a run; if it does, the
-// program traps.
+// The floors of the benchmarks: what taking a word from a stack and putting one back costs where nothing is named,
+// found, checked, balanced or shared. `rseq_array` has a stack for each CPU and commits each change in a restartable
+// sequence; `thread_stack` has one for each thread and no care at all. A stack starts half full, so that what one CPU
+// loses to another by migrations neither empties nor fills it in a run; if it does, the program traps.
 #pragma once
 
 #include <sys/rseq.h>
@@ -29,6 +28,13 @@ class rseq_array {
   rseq_array() : stacks_(static_cast<std::size_t>(os::possible_cpus())) {
     LARDER_CHECK(__rseq_size != 0, "the C library has registered no restartable sequences");
     for (stack& each : stacks_) each.depth = floor_depth / 2;
+  }
+  // With the words next(), next(), … in the stacks instead of zeros.
+  template <typename Next>
+  explicit rseq_array(Next next) : rseq_array() {
+    for (stack& each : stacks_) {
+      for (std::uint64_t at = 0; at < each.depth; ++at) each.names[at] = next();
+    }
   }
 
   // What a sequence is made of: the descriptor that tells the kernel where it is, the store that arms it, and the abort
@@ -109,6 +115,15 @@ class rseq_array {
 class thread_stack {
  public:
   using name = std::uint64_t;
+
+  thread_stack() = default;
+  // With the words next(), next(), … in this thread's stack instead of zeros. A thread has one stack for all objects of
+  // this class: one is in use at a time.
+  template <typename Next>
+  explicit thread_stack(Next next) {
+    above_half_ = 0;
+    for (std::uint64_t at = 0; at < floor_depth / 2; ++at) names_[at] = next();
+  }
 
   name insert(int*) { return names_[floor_depth / 2 + --above_half_]; }
   bool erase(name put) {
