@@ -188,7 +188,8 @@ function(larder_add_benchmarks)
   foreach(source IN LISTS sources)
     cmake_path(GET source STEM name)
     set(target larder_${name}_bench)
-    add_executable(${target} ${source})
+    file(GLOB parts CONFIGURE_DEPENDS bench/${name}/*.cc)
+    add_executable(${target} ${source} ${parts})
     set_target_properties(${target} PROPERTIES
       OUTPUT_NAME ${name} RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bench)
     target_link_libraries(${target} PRIVATE larder_internals benchmark::benchmark_main)
@@ -198,5 +199,18 @@ function(larder_add_benchmarks)
   if(TARGET Boost::context AND TARGET larder_coroutine_bench)
     target_link_libraries(larder_coroutine_bench PRIVATE Boost::context)
     target_compile_definitions(larder_coroutine_bench PRIVATE LARDER_BENCH_BOOST_CONTEXT=1)
+  endif()
+  # A peer of the object cache, where it is installed: a program that the benchmark starts. Of DPDK's many libraries,
+  # those of the mempool; the last is used by nobody but the others, at run time.
+  pkg_check_modules(dpdk QUIET libdpdk)
+  if(dpdk_FOUND AND TARGET larder_object_cache_bench)
+    add_executable(larder_object_cache_dpdk bench/object_cache/dpdk/pool.cc)
+    set_target_properties(larder_object_cache_dpdk PROPERTIES
+      OUTPUT_NAME object_cache_dpdk RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bench/peers)
+    target_compile_options(larder_object_cache_dpdk PRIVATE ${dpdk_CFLAGS_OTHER})
+    target_include_directories(larder_object_cache_dpdk SYSTEM PRIVATE ${dpdk_INCLUDE_DIRS})
+    target_link_libraries(larder_object_cache_dpdk PRIVATE
+      larder_internals -Wl,--no-as-needed rte_eal rte_mempool rte_mempool_ring)
+    add_dependencies(larder_object_cache_bench larder_object_cache_dpdk)
   endif()
 endfunction()
