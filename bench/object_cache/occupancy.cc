@@ -85,7 +85,7 @@ class slabs {
     if (taken.object == nullptr) {
       const auto mapped = os::map(layout_.shape.length, layout_.shape.alignment);
       LARDER_CHECK(mapped, "no memory for a slab");
-      layer_.insert(*cache::slab::make(*mapped, layout_, layer_));
+      layer_.insert(*cache::slab::make(*mapped, layout_));
       taken = layer_.take();
     }
     if (!taken.built) ++constructed_;
