@@ -20,6 +20,7 @@ endfunction()
 function(larder_add_tests)
   larder_add_client_tests()
   larder_add_script_tests()
+  larder_add_valgrind_test()
   find_package(GTest QUIET)
   if(NOT GTest_FOUND)
     message(STATUS "Google Test is not installed: no unit tests (tools/setup test)")
@@ -132,6 +133,19 @@ function(larder_add_script_tests)
     add_test(NAME install.consumer COMMAND ${PROJECT_SOURCE_DIR}/tests/install/run ${PROJECT_BINARY_DIR})
     set_tests_properties(install.consumer PROPERTIES LABELS install TIMEOUT 300 SKIP_RETURN_CODE 77)
   endif()
+endfunction()
+
+# What Memcheck sees of caches; a sanitizer's program does not run there.
+function(larder_add_valgrind_test)
+  if(LARDER_SANITIZE)
+    return()
+  endif()
+  add_executable(larder_valgrind_misuse tests/valgrind/misuse.cc)
+  target_link_libraries(larder_valgrind_misuse PRIVATE larder_static larder_compile_options)
+  set_target_properties(larder_valgrind_misuse PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+  add_test(NAME valgrind.caches
+    COMMAND ${PROJECT_SOURCE_DIR}/tests/valgrind/run $<TARGET_FILE:larder_valgrind_misuse>)
+  set_tests_properties(valgrind.caches PROPERTIES LABELS valgrind TIMEOUT 120 SKIP_RETURN_CODE 77)
 endfunction()
 
 # x_fuzz.cc is built as <build>/fuzz/x: with libFuzzer if LARDER_FUZZ, else with a driver that replays its corpus,

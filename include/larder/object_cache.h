@@ -5,10 +5,12 @@
 #include <cstddef>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include <larder/debug.h>
 #include <larder/memory_budget.h>
 #include <larder/raw_cache.h>
 #include <larder/result.h>
@@ -26,9 +28,10 @@ struct default_traits {
 };
 
 struct object_cache_options {
-  std::size_t reservation = 0;              // objects that are always built
-  std::size_t limit = raw_cache::no_limit;  // the most that are built at any time
-  memory_budget* budget = nullptr;          // null: memory_budget::process()
+  std::size_t reservation = 0;                       // objects that are always built
+  std::size_t limit = raw_cache::no_limit;           // the most that are built at any time
+  memory_budget* budget = nullptr;                   // null: memory_budget::process()
+  std::optional<debug_checks> debug = std::nullopt;  // nothing: as LARDER_DEBUG says (debug.h)
 };
 
 // Keeps Ts in their constructed state, ready for reuse on every CPU, in memory charged to a budget:
@@ -133,6 +136,7 @@ class object_cache {
     raw.reservation = chosen.reservation;
     raw.limit = chosen.limit;
     raw.budget = chosen.budget;
+    raw.debug = chosen.debug;
     raw.construct = &construct;
     raw.destroy = &destroy;
     if (resets) raw.reset = &reset;

@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include <larder/cpu_array.h>
+#include <larder/debug.h>
 #include <larder/export.h>
 #include <larder/memory_budget.h>
 #include <larder/result.h>
@@ -49,8 +51,9 @@ class LARDER_API raw_cache {
     std::size_t limit = no_limit;
     // What all memory is charged to, before it is taken; outlives the cache. Null: memory_budget::process().
     memory_budget* budget = nullptr;
-    // Builds an object in raw memory (zeroed the first time it is used); by an error or an exception it says that there
-    // is none. Null: memory as it is. A constructor that waits for this cache or its budget may wait for itself.
+    // Builds an object in raw memory (zeroed the first time it is used, unless debug_checks::contents is on); by an
+    // error or an exception it says that there is none. Null: memory as it is. A constructor that waits for this cache
+    // or its budget may wait for itself.
     result<void> (*construct)(void* object, void* context) = nullptr;
     // Undoes `construct`, once for each success. Called in trim, in reclaim (where it must not wait for memory) and in
     // the cache's destructor. Must not throw.
@@ -62,6 +65,8 @@ class LARDER_API raw_cache {
     bytes uncharged_per_object = {};
     // When the budget asks for this cache's empty slabs.
     reclaim_stage stage = reclaim_stage::empty_slabs;
+    // Checks of how objects are used. Nothing: what the environment's LARDER_DEBUG says for this name (debug.h).
+    std::optional<debug_checks> debug = std::nullopt;
   };
 
   struct statistics {

@@ -19,6 +19,7 @@ enum class lock_rank : std::uint8_t {
   cache_waiters,  // an object cache's waiting getters
   cache_slabs,    // an object cache's slab lists
   cache_shard,    // a per-CPU array, where there are no restartable sequences
+  cache_debug,    // what the debug layers know of slabs and owners
   keeper,         // the keeper's list of caches
   budget,         // a budget tree's tickets and reclaimers: innermost, so that anyone may charge and release
 };

@@ -58,6 +58,7 @@ void raw_cache::state::audit() const {
     LARDER_CHECK(awake || cpus.closed(), "cache \"%s\": the keeper sleeps, but the arrays are open", name.c_str());
   }
   const statistics now = figures();
+  if (debug != nullptr) debug->audit(now.objects_out);
   LARDER_CHECK(now.gets - now.puts == now.objects_out, "cache \"%s\": %llu gets, %llu puts, but %llu objects out",
                name.c_str(), static_cast<unsigned long long>(now.gets), static_cast<unsigned long long>(now.puts),
                static_cast<unsigned long long>(now.objects_out));

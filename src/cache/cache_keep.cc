@@ -76,12 +76,17 @@ void raw_cache::state::destroy_slab(cache::slab& removed) {
   base::check_no_lock_held("destroying objects");
   cache::allow_access(&removed, geometry.shape.length.count);
   const std::size_t built = removed.built_count();
-  if (chosen.destroy != nullptr && built > 0) {
+  if ((chosen.destroy != nullptr || debug != nullptr) && built > 0) {
     for (std::size_t index = 0; index < geometry.capacity; ++index) {
       // What is built and not free was out when this process was forked, in who knows what state.
-      if (removed.is_built(index) && removed.is_free(index)) chosen.destroy(removed.object(index), chosen.context);
+      if (!removed.is_built(index) || !removed.is_free(index)) continue;
+      void* object = removed.object(index);
+      if (debug != nullptr) debug->before_destroy(object);
+      if (chosen.destroy != nullptr) chosen.destroy(object, chosen.context);
+      if (debug != nullptr) debug->after_destroy(object);
     }
   }
+  if (debug != nullptr) debug->end_slab(removed);
   cache::unmap_span(budget, geometry.shape, &removed);
   const base::lock locked(slabs_guard);
   destroyed += built;
@@ -127,7 +132,11 @@ result<void> raw_cache::state::fill_slab(std::size_t announced) {
     } catch (...) {
       thrown = std::current_exception();
     }
-    if (!outcome || thrown) break;
+    if (!outcome || thrown) {
+      if (debug != nullptr) debug->construct_failed(fresh.object(built));
+      cache::forbid_access(fresh.object(built), geometry.object_size);
+      break;
+    }
     cache::forbid_access(fresh.object(built), geometry.object_size);
     fresh.set_built(built, true);
   }

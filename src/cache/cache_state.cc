@@ -42,7 +42,8 @@ cache::cpu_cache::inlined inlined_for([[maybe_unused]] const raw_cache::options&
 #if defined(LARDER_DEBUG_CHECKS) || defined(LARDER_ADDRESS_SANITIZER)
   return {false, false};
 #else
-  return {true, chosen.reset == nullptr};
+  const bool watched = *chosen.debug != debug_checks::none;
+  return {!watched, !watched && chosen.reset == nullptr};
 #endif
 }
 
@@ -56,6 +57,7 @@ raw_cache::state::state(std::string_view chosen_name, const options& options_cho
       budget(charged),
       geometry(layout),
       own_memory(std::move(own)),
+      debug(cache::debug_layer::make(*chosen.debug, name, geometry, chosen)),
       cpus(charged, users, inlined_for(options_chosen), layout.stride, options_chosen.limit),
       depot(charged),
       slabs(geometry, name, chosen.limit, 0),
@@ -85,14 +87,18 @@ raw_cache::state::state(std::string_view chosen_name, const options& options_cho
   budget.add_reclaimer(gives_arrays, reclaim_stage::last_resort);
 }
 
-result<std::unique_ptr<raw_cache::state>> raw_cache::state::create(std::string_view name, const options& chosen,
+result<std::unique_ptr<raw_cache::state>> raw_cache::state::create(std::string_view name, const options& asked,
                                                                    detail::cpu_front& users) {
+  options chosen = asked;
+  chosen.debug = cache::debug_layer::checks_for(name, asked);
   const result<cache::slab_geometry> layout =
-      cache::slab_geometry::choose(chosen.size, chosen.alignment, chosen.uncharged_per_object);
+      cache::slab_geometry::choose(chosen.size, chosen.alignment, chosen.uncharged_per_object,
+                                   cache::debug_layer::margins_for(*chosen.debug, chosen));
   if (!layout) return layout.error();
   if (chosen.limit == 0 || chosen.limit < chosen.reservation) return error_from(EINVAL);
   memory_budget& budget = chosen.budget == nullptr ? memory_budget::process() : *chosen.budget;
-  const bytes own = bytes{sizeof(state)} + cache::cpu_cache::own_bytes();
+  const bytes own = bytes{sizeof(state) + (*chosen.debug == debug_checks::none ? 0 : sizeof(cache::debug_layer))} +
+                    cache::cpu_cache::own_bytes();
   if (!cache::charge_now(budget, own)) return error_from(ENOMEM);
   auto made = std::make_unique<state>(name, chosen, *layout, budget, budget_charge(budget, own), users);
   made->reservation = chosen.reservation;
@@ -110,6 +116,8 @@ raw_cache::state::~state() {
     {
       const base::lock locked(slabs_guard);
       collect();
+      if (debug != nullptr && slabs.handed_out() > lost_in_fork)
+        debug->die_of_objects_out(slabs.handed_out() - lost_in_fork);
       LARDER_CHECK(slabs.handed_out() <= lost_in_fork, "cache \"%s\" destroyed while %zu objects are out", name.c_str(),
                    slabs.handed_out() - lost_in_fork);
       last = slabs.remove_any();
@@ -124,6 +132,7 @@ raw_cache::state::~state() {
 
 void* raw_cache::state::hand_out(void* object) {
   cache::allow_access(object, geometry.object_size);
+  if (debug != nullptr) debug->hand_out(object);
 #ifdef LARDER_DEBUG_CHECKS
   cache::slab& owner = slabs.slab_of(object, "get");
   LARDER_CHECK(owner.note_out(owner.index_of(object), true), "cache \"%s\": %p was about to be handed out twice",
@@ -240,9 +249,13 @@ cache::slab_layer::taken raw_cache::state::take_from_new_slab() {
 
 result<void> raw_cache::state::construct(void* object) {
   cache::allow_access(object, geometry.object_size);
-  if (chosen.construct == nullptr) return {};
-  base::check_no_lock_held("constructing an object");
-  return chosen.construct(object, chosen.context);
+  if (debug != nullptr) debug->before_construct(object);
+  if (chosen.construct != nullptr) {
+    base::check_no_lock_held("constructing an object");
+    if (result<void> outcome = chosen.construct(object, chosen.context); !outcome) return outcome;
+  }
+  if (debug != nullptr) debug->after_construct(object);
+  return {};
 }
 
 raw_cache::state::attempt raw_cache::state::build(void* object) {
@@ -264,6 +277,7 @@ raw_cache::state::attempt raw_cache::state::build(void* object) {
 }
 
 void* raw_cache::state::put_back_unbuilt(void* object) {
+  if (debug != nullptr) debug->construct_failed(object);
   cache::forbid_access(object, geometry.object_size);
   void* other = nullptr;
   {
@@ -280,19 +294,22 @@ void* raw_cache::state::put_back_unbuilt(void* object) {
 
 cache::slab& raw_cache::state::make_slab(void* mapped) {
   cache::slab* added = cache::slab::make(mapped, geometry);
+  if (debug != nullptr) debug->begin_slab(*added);
   cache::forbid_access(added->object(0), geometry.capacity * geometry.stride);
   return *added;
 }
 
 // -- putting
 
-void raw_cache::state::take_back([[maybe_unused]] void* object) {
+void raw_cache::state::take_back(void* object) {
+  if (debug != nullptr) debug->begin_take_back(object);
 #ifdef LARDER_DEBUG_CHECKS
   cache::slab& owner = slabs.slab_of(object, "put");
   LARDER_CHECK(owner.note_out(owner.index_of(object), false), "cache \"%s\": put of %p, which is not out (put twice?)",
                name.c_str(), object);
 #endif
   if (chosen.reset != nullptr) chosen.reset(object, chosen.context);
+  if (debug != nullptr) debug->end_take_back(object);
   cache::forbid_access(object, geometry.object_size);
 }
 

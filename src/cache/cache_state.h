@@ -16,6 +16,7 @@
 #include "base/mutex.h"
 #include "base/registry.h"
 #include "cache/cpu_cache.h"
+#include "cache/debug_layer.h"
 #include "cache/depot.h"
 #include "cache/keeper.h"
 #include "cache/slab.h"
@@ -132,7 +133,8 @@ struct raw_cache::state final : cache::kept, os::fork_participant {
   const options chosen;
   memory_budget& budget;
   const cache::slab_geometry geometry;
-  budget_charge own_memory;  // this structure
+  budget_charge own_memory;                         // this structure, and the debug layer
+  const std::unique_ptr<cache::debug_layer> debug;  // null without debug_checks
 
   // -- CPU layer
   cache::cpu_cache cpus;

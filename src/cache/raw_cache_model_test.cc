@@ -117,9 +117,10 @@ class cache_model {
 constexpr int steps_per_run = 300;
 
 void run(std::size_t size, std::size_t alignment, std::size_t reservation, std::size_t limit, bytes budget_limit,
-         std::uint64_t seed) {
+         std::uint64_t seed, debug_checks checks = debug_checks::none, int steps = steps_per_run) {
   SCOPED_TRACE(testing::Message() << "size " << size << ", alignment " << alignment << ", reservation " << reservation
-                                  << ", limit " << limit << ", seed " << seed);
+                                  << ", limit " << limit << ", seed " << seed << ", checks "
+                                  << static_cast<unsigned>(checks));
   memory_budget budget("model", {.limit = budget_limit});
   object_census census;
   {
@@ -127,8 +128,9 @@ void run(std::size_t size, std::size_t alignment, std::size_t reservation, std::
     chosen.alignment = alignment;
     chosen.reservation = reservation;
     chosen.limit = limit;
+    chosen.debug = checks;
     cache_model model(budget, chosen, census, seed);
-    for (int step = 0; step < steps_per_run && !testing::Test::HasFatalFailure(); ++step) model.step();
+    for (int step = 0; step < steps && !testing::Test::HasFatalFailure(); ++step) model.step();
   }
   EXPECT_EQ(census.built(), 0U);
   EXPECT_EQ(budget.used(), bytes{});
@@ -156,6 +158,17 @@ TEST_P(RawCacheModelTest, LawsHoldInABudgetThatIsOftenFull) {
 TEST_P(RawCacheModelTest, EveryAlignmentUpToAPageHolds) {
   for (std::size_t alignment = 1; alignment <= page_size; alignment *= 4) {
     run(GetParam(), alignment, 1, 50, unlimited, alignment);
+  }
+}
+
+// Clean use is silent in every combination of checks, and the laws hold with what they add to a slab.
+TEST_P(RawCacheModelTest, LawsHoldWithEveryCombinationOfDebugChecks) {
+  // Each audit looks at all memory: as many steps as take as long.
+  const int steps = GetParam() > 100'000 ? 5 : 60;
+  for (unsigned checks = 1; checks <= static_cast<unsigned>(debug_checks::all); ++checks) {
+    run(GetParam(), 8, 3, 60, unlimited, checks, static_cast<debug_checks>(checks), steps);
+    run(GetParam(), 256, 0, raw_cache::no_limit, round_up_to_pages(bytes{GetParam() * 20}) + 64_KiB, checks,
+        static_cast<debug_checks>(checks), steps);
   }
 }
 

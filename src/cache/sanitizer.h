@@ -3,14 +3,8 @@
 
 #include <cstddef>
 
-#ifdef __has_feature
-#if __has_feature(address_sanitizer)
-#define LARDER_ADDRESS_SANITIZER 1
-#endif
-#endif
-#ifdef __SANITIZE_ADDRESS__
-#define LARDER_ADDRESS_SANITIZER 1
-#endif
+#include "base/sanitizers.h"
+
 #ifdef LARDER_ADDRESS_SANITIZER
 #include <sanitizer/asan_interface.h>
 #endif

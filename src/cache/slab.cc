@@ -18,6 +18,11 @@ constexpr std::size_t waste_share = 8;
 // because a slab is also the least that an almost idle cache holds: three 20 KiB stacks, one of 64 KiB.
 constexpr std::size_t objects_min = 8;
 constexpr std::size_t large_slab_length = std::size_t{64} << 10;
+constexpr std::size_t table_alignment = 16;
+
+std::size_t stride_of(std::size_t size, std::size_t alignment, const slab_margins& margins) {
+  return round_up(std::max(size, stride_min) + margins.before + margins.after, alignment);
+}
 
 }  // namespace
 
@@ -26,36 +31,41 @@ std::size_t slab::header_length(std::size_t bitmap_words) {
 }
 
 slab_geometry slab_geometry::with_capacity(std::size_t size, std::size_t alignment, bytes uncharged_per_object,
-                                           std::size_t capacity) {
+                                           std::size_t capacity, const slab_margins& margins) {
   slab_geometry made;
   made.object_size = size;
-  made.stride = round_up(std::max(size, stride_min), alignment);
+  made.margins = margins;
+  made.stride = stride_of(size, alignment, margins);
   made.capacity = capacity;
   made.bitmap_words = (capacity + 63) / 64;
   // Objects that are aligned to pages leave the header a page of its own.
-  made.first_offset = round_up(slab::header_length(made.bitmap_words), alignment);
-  made.shape.length = round_up_to_pages(bytes{made.first_offset + capacity * made.stride});
+  made.first_offset = round_up(slab::header_length(made.bitmap_words) + margins.before, alignment);
+  made.table_offset = round_up(made.first_offset + capacity * made.stride, table_alignment);
+  const std::size_t end = made.first_offset + capacity * made.stride;
+  made.shape.length = round_up_to_pages(
+      bytes{margins.table_head == 0 ? end : made.table_offset + margins.table_head + capacity * margins.table_entry});
   made.shape.alignment = std::bit_ceil(made.shape.length.count);
   made.shape.charge = made.shape.length - uncharged_per_object * capacity;
   return made;
 }
 
-result<slab_geometry> slab_geometry::choose(std::size_t size, std::size_t alignment, bytes uncharged_per_object) {
+result<slab_geometry> slab_geometry::choose(std::size_t size, std::size_t alignment, bytes uncharged_per_object,
+                                            const slab_margins& margins) {
   if (size == 0 || size > size_max || !std::has_single_bit(alignment) || alignment > alignment_max ||
       uncharged_per_object.count >= size || uncharged_per_object.count % page_size != 0) {
     return error_from(EINVAL);
   }
-  const std::size_t stride = round_up(std::max(size, stride_min), alignment);
+  const std::size_t stride = stride_of(size, alignment, margins);
   std::size_t capacity = std::clamp<std::size_t>(large_slab_length / stride, 1, objects_min);
   // Header, padding and rest are less than two pages and 3 % (bitmaps), so this ends well under 128 KiB of objects.
   for (;;) {
-    slab_geometry made = with_capacity(size, alignment, uncharged_per_object, capacity);
+    slab_geometry made = with_capacity(size, alignment, uncharged_per_object, capacity, margins);
     for (;;) {  // what the last page has room for besides
-      const slab_geometry larger = with_capacity(size, alignment, uncharged_per_object, made.capacity + 1);
+      const slab_geometry larger = with_capacity(size, alignment, uncharged_per_object, made.capacity + 1, margins);
       if (larger.shape.length > made.shape.length) break;
       made = larger;
     }
-    const std::size_t waste = made.shape.length.count - made.capacity * made.stride;
+    const std::size_t waste = made.shape.length.count - made.capacity * (made.stride + margins.table_entry);
     if (waste * waste_share <= made.shape.length.count) return made;
     capacity = made.capacity + 1;
   }

@@ -16,8 +16,17 @@ namespace larder::cache {
 // How objects lie in a slab. The slab is aligned to a power of two that is at least its length, so the slab of an
 // object is a mask away, whatever the object's size (KF-8):
 //
-//   | header, bitmaps |pad| object 0 | object 1 | … | object capacity − 1 | rest |
-//   ^ slab                ^ first_offset                                         ^ shape.length
+//   | header, bitmaps |pad| object 0 | object 1 | … | object capacity − 1 | debug table | rest |
+//   ^ slab                ^ first_offset                                    ^ table_offset       ^ shape.length
+//
+// With margins (debug_layer.h) there are `before` bytes before each object, and at least `after` bytes after each.
+struct slab_margins {
+  std::size_t before = 0;
+  std::size_t after = 0;
+  std::size_t table_head = 0;  // of the slab's debug table; the next is its entry for each object
+  std::size_t table_entry = 0;
+};
+
 struct slab_geometry {
   static constexpr std::size_t size_max = std::size_t{1} << 30;
   static constexpr std::size_t alignment_max = page_size;
@@ -28,14 +37,17 @@ struct slab_geometry {
   std::size_t first_offset = 0;
   std::size_t capacity = 0;
   std::size_t bitmap_words = 0;  // of each bitmap
+  slab_margins margins;
+  std::size_t table_offset = 0;
   span_shape shape;
 
   // The layout for objects of this kind. EINVAL if size or alignment is out of range, or the uncharged part is not less
   // than the object or not whole pages.
-  static result<slab_geometry> choose(std::size_t size, std::size_t alignment, bytes uncharged_per_object);
+  static result<slab_geometry> choose(std::size_t size, std::size_t alignment, bytes uncharged_per_object,
+                                      const slab_margins& margins = {});
   // The shortest layout that holds `capacity` objects.
   static slab_geometry with_capacity(std::size_t size, std::size_t alignment, bytes uncharged_per_object,
-                                     std::size_t capacity);
+                                     std::size_t capacity, const slab_margins& margins = {});
 };
 
 struct group_tag;

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <memory>
 #include <string>
@@ -67,5 +68,7 @@ void thread::join() {
   LARDER_CHECK(error_number == 0, "pthread_join failed with error %d", error_number);
   handle_ = 0;
 }
+
+std::uint32_t thread_id() { return static_cast<std::uint32_t>(::gettid()); }
 
 }  // namespace larder::os

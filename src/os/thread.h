@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <functional>
 
 #include <larder/result.h>
@@ -26,5 +27,8 @@ class thread {
  private:
   unsigned long handle_ = 0;
 };
+
+// The system's number of the calling thread, as debuggers and /proc show it.
+std::uint32_t thread_id();
 
 }  // namespace larder::os
