@@ -48,13 +48,14 @@ LARDER_READS_FORBIDDEN std::ptrdiff_t first_other(const unsigned char* object, s
 }
 LARDER_READS_FORBIDDEN unsigned char byte_at(const unsigned char* object, std::ptrdiff_t at) { return object[at]; }
 
+// Eight bytes of whatever type, wherever.
+using any_word [[gnu::may_alias, gnu::aligned(1)]] = std::uint64_t;
+
 LARDER_READS_FORBIDDEN std::uint32_t sum_of(const unsigned char* start, std::size_t length) {
   constexpr std::uint64_t odd = 0xff51afd7ed558ccd;
   std::uint64_t sum = length;
   for (; length >= 8; start += 8, length -= 8) {
-    std::uint64_t word = 0;
-    for (int at = 0; at < 8; ++at) word |= std::uint64_t{start[at]} << (8 * at);
-    sum = (sum ^ word) * odd;
+    sum = (sum ^ *reinterpret_cast<const any_word*>(start)) * odd;
     sum ^= sum >> 29;
   }
   for (; length > 0; ++start, --length) sum = (sum ^ *start) * odd;
