@@ -18,6 +18,7 @@ enum class lock_rank : std::uint8_t {
   handle_list,    // a CPU's free handles, where there are no restartable sequences
   cache_waiters,  // an object cache's waiting getters
   cache_slabs,    // an object cache's slab lists
+  cache_source,   // the address space of an object cache's slabs
   cache_shard,    // a per-CPU array, where there are no restartable sequences
   cache_debug,    // what the debug layers know of slabs and owners
   keeper,         // the keeper's list of caches

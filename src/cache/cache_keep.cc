@@ -87,7 +87,7 @@ void raw_cache::state::destroy_slab(cache::slab& removed) {
     }
   }
   if (debug != nullptr) debug->end_slab(removed);
-  cache::unmap_span(budget, geometry.shape, &removed);
+  source.give_back(&removed);
   const base::lock locked(slabs_guard);
   destroyed += built;
   destroying -= built;
@@ -120,7 +120,7 @@ result<void> raw_cache::state::fill_slab(std::size_t announced) {
     return reason;
   };
   if (!cache::charge_now(budget, geometry.shape.charge)) return give_up(error_from(ENOMEM));
-  const result<void*> mapped = cache::map_charged_span(budget, geometry.shape);
+  const result<void*> mapped = source.take_charged();
   if (!mapped) return give_up(mapped.error());
   cache::slab& fresh = make_slab(*mapped);
   result<void> outcome;
@@ -216,11 +216,13 @@ bool raw_cache::state::keep(std::size_t objects_max) {
 void raw_cache::state::before_fork() {
   queue_guard.lock_for_fork();
   slabs_guard.lock_for_fork();
+  source.lock_for_fork();
   cpus.lock_for_fork();
 }
 
 void raw_cache::state::in_parent() {
   cpus.unlock_after_fork();
+  source.unlock_after_fork();
   slabs_guard.unlock_after_fork();
   queue_guard.unlock_after_fork();
 }
@@ -240,6 +242,8 @@ void raw_cache::state::in_child() {
   // The first who comes below opens the arrays and wakes this process's keeper.
   cpus.close();
   awake = false;
+  source.forget_lost();
+  source.unlock_after_fork();
   slabs_guard.unlock_after_fork();
   queue_guard.unlock_after_fork();
 }

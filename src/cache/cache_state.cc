@@ -58,6 +58,7 @@ raw_cache::state::state(std::string_view chosen_name, const options& options_cho
       geometry(layout),
       own_memory(std::move(own)),
       debug(cache::debug_layer::make(*chosen.debug, name, geometry, chosen)),
+      source(charged, geometry.shape),
       cpus(charged, users, inlined_for(options_chosen), layout.stride, options_chosen.limit),
       depot(charged),
       slabs(geometry, name, chosen.limit, 0),
@@ -233,7 +234,7 @@ cache::slab_layer::taken raw_cache::state::collect_and_take() {
 }
 
 cache::slab_layer::taken raw_cache::state::take_from_new_slab() {
-  const result<void*> mapped = cache::map_charged_span(budget, geometry.shape);
+  const result<void*> mapped = source.take_charged();
   if (!mapped) return {};
   cache::slab& added = make_slab(*mapped);
   cache::slab_layer::taken taken;

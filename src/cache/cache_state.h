@@ -21,6 +21,7 @@
 #include "cache/keeper.h"
 #include "cache/slab.h"
 #include "cache/slab_layer.h"
+#include "cache/slab_source.h"
 #include "os/fork.h"
 #include "os/parker.h"
 
@@ -135,6 +136,8 @@ struct raw_cache::state final : cache::kept, os::fork_participant {
   const cache::slab_geometry geometry;
   budget_charge own_memory;                         // this structure, and the debug layer
   const std::unique_ptr<cache::debug_layer> debug;  // null without debug_checks
+
+  cache::slab_source source;
 
   // -- CPU layer
   cache::cpu_cache cpus;

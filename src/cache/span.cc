@@ -25,10 +25,6 @@ budget_charge charge_or_throw(memory_budget& budget, bytes amount) {
 
 result<void*> map_span(memory_budget& budget, const span_shape& shape) {
   if (!budget.try_charge(shape.charge)) return error_from(ENOMEM);
-  return map_charged_span(budget, shape);
-}
-
-result<void*> map_charged_span(memory_budget& budget, const span_shape& shape) {
   const result<void*> mapped = os::map(shape.length, shape.alignment);
   if (!mapped) budget.release(shape.charge);
   return mapped;

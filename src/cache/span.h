@@ -22,8 +22,6 @@ budget_charge charge_or_throw(memory_budget& budget, bytes amount);
 
 // Charges, then maps. ENOMEM if the budget has no room now or the system no memory; then nothing stays charged (KF-48).
 result<void*> map_span(memory_budget& budget, const span_shape& shape);
-// Maps what the caller has charged already; on failure the charge is given back.
-result<void*> map_charged_span(memory_budget& budget, const span_shape& shape);
 // Unmaps, then releases: so that memory is never used that is not charged.
 void unmap_span(memory_budget& budget, const span_shape& shape, void* address);
 
