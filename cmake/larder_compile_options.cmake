@@ -6,12 +6,18 @@ add_library(larder_compile_options INTERFACE)
 target_compile_features(larder_compile_options INTERFACE cxx_std_20)
 target_compile_definitions(larder_compile_options INTERFACE
   _GNU_SOURCE $<$<BOOL:${LARDER_DEBUG_CHECKS}>:LARDER_DEBUG_CHECKS=1>)
-set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wundef -Wnon-virtual-dtor
-  -Woverloaded-virtual $<$<BOOL:${LARDER_WERROR}>:-Werror>)
+set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wundef
+  $<$<BOOL:${LARDER_WERROR}>:-Werror>)
 target_compile_options(larder_compile_options INTERFACE
-  "$<$<COMPILE_LANGUAGE:CXX>:${warnings};-fvisibility=hidden;-fvisibility-inlines-hidden>"
+  "$<$<COMPILE_LANGUAGE:CXX>:${warnings};-Wnon-virtual-dtor;-Woverloaded-virtual>"
+  "$<$<COMPILE_LANGUAGE:CXX>:-fvisibility=hidden;-fvisibility-inlines-hidden>"
+  "$<$<COMPILE_LANGUAGE:C>:${warnings};-Wstrict-prototypes;-Wmissing-prototypes>"
   "$<$<COMPILE_LANGUAGE:ASM>:-Wa,--noexecstack>")
 set(CMAKE_CXX_EXTENSIONS OFF)
+# What is C, tests and examples of the C API, is C11.
+set(CMAKE_C_STANDARD 11)
+set(CMAKE_C_STANDARD_REQUIRED ON)
+set(CMAKE_C_EXTENSIONS OFF)
 
 if(LARDER_FUZZ AND NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   message(FATAL_ERROR "LARDER_FUZZ needs clang: configure with `cmake --preset fuzz`")

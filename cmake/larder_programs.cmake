@@ -20,6 +20,7 @@ endfunction()
 function(larder_add_tests)
   larder_add_client_tests()
   larder_add_script_tests()
+  larder_add_c_tests()
   larder_add_valgrind_test()
   find_package(GTest QUIET)
   if(NOT GTest_FOUND)
@@ -135,6 +136,30 @@ function(larder_add_script_tests)
   endif()
 endfunction()
 
+# The C API's tests: each tests/c_api/<name>.c is a C11 program of its own, on the public API and the shared library.
+function(larder_add_c_tests)
+  file(GLOB sources CONFIGURE_DEPENDS tests/c_api/*.c)
+  foreach(source IN LISTS sources)
+    cmake_path(GET source STEM name)
+    set(target larder_c_api_${name}_test)
+    add_executable(${target} ${source})
+    set_target_properties(${target} PROPERTIES
+      OUTPUT_NAME c_api_${name} RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
+    larder_link_as_user(${target})
+    add_test(NAME c_api.${name} COMMAND ${target})
+    set_tests_properties(c_api.${name} PROPERTIES LABELS c_api TIMEOUT 120)
+  endforeach()
+endfunction()
+
+# Through the shared library, as a user's program would. What a sanitizer needs for the library's C++ comes with the C++
+# compiler's link only.
+function(larder_link_as_user target)
+  target_link_libraries(${target} PRIVATE larder::larder larder_compile_options Threads::Threads)
+  if(LARDER_SANITIZE)
+    set_target_properties(${target} PROPERTIES LINKER_LANGUAGE CXX)
+  endif()
+endfunction()
+
 # What Memcheck sees of caches; a sanitizer's program does not run there.
 function(larder_add_valgrind_test)
   if(LARDER_SANITIZE)
@@ -177,16 +202,16 @@ function(larder_add_fuzzers)
   endforeach()
 endfunction()
 
-# Examples use the public API alone, through the shared library, as a user's program would.
+# Examples, in C++ and C, use the public API alone.
 function(larder_add_examples)
-  file(GLOB sources CONFIGURE_DEPENDS examples/*.cc)
+  file(GLOB sources CONFIGURE_DEPENDS examples/*.cc examples/*.c)
   foreach(source IN LISTS sources)
     cmake_path(GET source STEM name)
     set(target larder_${name}_example)
     add_executable(${target} ${source})
     set_target_properties(${target} PROPERTIES
       OUTPUT_NAME ${name} RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/examples)
-    target_link_libraries(${target} PRIVATE larder::larder larder_compile_options Threads::Threads)
+    larder_link_as_user(${target})
     add_test(NAME examples.${name} COMMAND ${target})
     set_tests_properties(examples.${name} PROPERTIES LABELS examples TIMEOUT 60)
   endforeach()
