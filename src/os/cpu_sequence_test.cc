@@ -1,14 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "os/cpu_sequence.h"
 
-#include <linux/rseq.h>
-#include <sched.h>
-#include <sys/mman.h>
 #include <sys/rseq.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -23,6 +17,7 @@
 #include "base/atomic.h"
 #include "os/cpu.h"
 #include "os/fault.h"
+#include "os/sequence_abort_test.h"
 
 namespace larder::os {
 namespace {
@@ -156,9 +151,7 @@ TEST_F(CpuSequenceTest, AFenceEndsWhatSawTheOldGate) {
   EXPECT_EQ(sum, added.load());
 }
 
-// What follows plants a breakpoint on one instruction of a sequence after another. The signal that it raises makes the
-// kernel abort the sequence at just that instruction.
-
+#if defined(__x86_64__)
 [[gnu::noinline]] sequence_result run_compare_store(std::uint32_t cpu, const base::atomic<std::uint64_t>& gate,
                                                     base::atomic<std::uint64_t>& word,
                                                     base::atomic<std::uint32_t>& place) {
@@ -177,102 +170,34 @@ TEST_F(CpuSequenceTest, AFenceEndsWhatSawTheOldGate) {
 using sequence_runner = sequence_result (*)(std::uint32_t, const base::atomic<std::uint64_t>&,
                                             base::atomic<std::uint64_t>&, base::atomic<std::uint32_t>&);
 
-struct rseq* area() {
-  return reinterpret_cast<struct rseq*>(static_cast<char*>(__builtin_thread_pointer()) + __rseq_offset);
-}
-
-// The descriptor that the thread armed last.
-const struct rseq_cs* armed() { return reinterpret_cast<const struct rseq_cs*>(area()->rseq_cs); }
-
-std::vector<unsigned char*> stepped;
-unsigned char* step_from = nullptr;
-unsigned char* step_to = nullptr;
-unsigned char* planted = nullptr;
-unsigned char replaced = 0;
-int breaks = 0;
-
-#if defined(__x86_64__)
-void note_step(int, siginfo_t*, void* raw) {
-  auto* at = reinterpret_cast<unsigned char*>(static_cast<ucontext_t*>(raw)->uc_mcontext.gregs[REG_RIP]);
-  if (at >= step_from && at < step_to) stepped.push_back(at);
-}
-
-void step_on() { asm volatile("pushfq; orq $0x100, (%%rsp); popfq" ::: "cc", "memory"); }
-void step_off() { asm volatile("pushfq; andq $~0x100, (%%rsp); popfq" ::: "cc", "memory"); }
-
-void take_break(int, siginfo_t*, void*) {
-  ++breaks;
-  *planted = replaced;
-}
-
-struct sigaction handle_trap(void (*handler)(int, siginfo_t*, void*)) {
-  struct sigaction wanted {};
-  struct sigaction before {};
-  wanted.sa_sigaction = handler;
-  wanted.sa_flags = SA_SIGINFO;
-  sigaction(SIGTRAP, &wanted, &before);
-  return before;
-}
-
-// The instructions of the sequence: stepped through by a thread that the kernel has been told to leave alone, for every
-// step would abort it.
-std::vector<unsigned char*> instructions_of(sequence_runner run, const struct rseq_cs* sequence) {
-  std::thread([&] {
-    base::atomic<std::uint64_t> gate{1};
-    base::atomic<std::uint64_t> word{10};
-    base::atomic<std::uint32_t> place{0};
-    ASSERT_EQ(::syscall(SYS_rseq, area(), 32, RSEQ_FLAG_UNREGISTER, RSEQ_SIG), 0) << std::strerror(errno);
-    const std::uint32_t cpu = detail::load_from_thread(detail::places.cpu);
-    step_from = reinterpret_cast<unsigned char*>(sequence->start_ip);
-    step_to = step_from + sequence->post_commit_offset;
-    stepped.clear();
-    const struct sigaction before = handle_trap(note_step);
-    step_on();
-    const sequence_result outcome = run(cpu, gate, word, place);
-    step_off();
-    sigaction(SIGTRAP, &before, nullptr);
-    ASSERT_EQ(outcome, sequence_result::done);
-  }).join();
-  return stepped;
-}
-
+// KF-17
 TEST_F(CpuSequenceTest, AnAbortAtAnyInstructionLeavesTheWordAndTheRetryIsRight) {
   for (const sequence_runner run : {&run_compare_store, &run_short_compare_store, &run_compare_exchange}) {
-    while (run(here(), gate, word, place) != sequence_result::done) word = 10;
-    const struct rseq_cs* sequence = armed();
-    ASSERT_NE(sequence, nullptr);
-    const std::vector<unsigned char*> instructions = instructions_of(run, sequence);
-    ASSERT_GE(instructions.size(), 6U);
-    auto* page = reinterpret_cast<unsigned char*>(sequence->start_ip & ~std::uintptr_t{4095});
-    ASSERT_EQ(::mprotect(page, 2 * 4096, PROT_READ | PROT_WRITE | PROT_EXEC), 0);
-    const struct sigaction before = handle_trap(take_break);
-    for (unsigned char* instruction : instructions) {
-      word = 10;
-      breaks = 0;
-      planted = instruction;
-      replaced = *instruction;
-      *instruction = 0xcc;
-      const sequence_result outcome = run(here(), gate, word, place);
-      EXPECT_EQ(breaks, 1);
-      EXPECT_EQ(outcome, sequence_result::restarted) << "at +" << instruction - instructions.front();
-      EXPECT_EQ(word.load(), 10U) << "at +" << instruction - instructions.front();
-      while (run(here(), gate, word, place) != sequence_result::done) continue;
-      EXPECT_EQ(word.load(), 11U);
-    }
-    sigaction(SIGTRAP, &before, nullptr);
-    ASSERT_EQ(::mprotect(page, 2 * 4096, PROT_READ | PROT_EXEC), 0);
+    sequence_result outcome = sequence_result::done;
+    abort_test::abort_at_each_instruction([&] { word = 10; },
+                                          [&] {
+                                            const std::uint32_t cpu = detail::load_from_thread(detail::places.cpu);
+                                            outcome = run(cpu, gate, word, place);
+                                          },
+                                          [&](std::ptrdiff_t offset) {
+                                            EXPECT_EQ(outcome, sequence_result::restarted) << "at +" << offset;
+                                            EXPECT_EQ(word.load(), 10U) << "at +" << offset;
+                                            while (run(here(), gate, word, place) != sequence_result::done) continue;
+                                            EXPECT_EQ(word.load(), 11U);
+                                          });
   }
 }
-#endif
 
 TEST_F(CpuSequenceTest, AThreadThatIsNotRegisteredHasNoCpu) {
   std::thread([] {
-    ASSERT_EQ(::syscall(SYS_rseq, area(), 32, RSEQ_FLAG_UNREGISTER, RSEQ_SIG), 0) << std::strerror(errno);
+    abort_test::unregister();
     EXPECT_EQ(sequence_cpu(), -1);
     std::uint32_t cpu = 0;
     EXPECT_FALSE(find_sequence_cpu(cpu));
   }).join();
 }
+
+#endif
 
 TEST(SequencesDeathTest, WithoutTheFenceThereAreNoSequences) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");  // a new process, in which nothing is decided yet
@@ -304,19 +229,22 @@ TEST(SequencesDeathTest, WithoutTheFenceCachesDoWithoutThem) {
   EXPECT_EXIT(use_a_cache_without_the_fence(), testing::ExitedWithCode(0), "");
 }
 
+#if defined(__x86_64__)
 // Newer kernels kill who writes more.
 TEST_F(CpuSequenceTest, NothingButTheDescriptorIsWritten) {
   struct rseq before {};
   struct rseq after {};
   do {
-    std::memcpy(&before, area(), sizeof before);
+    std::memcpy(&before, abort_test::area(), sizeof before);
     word = 10;
     while (compare_store(here(), gate, 1, word, 10, 11, place, 5) != sequence_result::done) continue;
-    std::memcpy(&after, area(), sizeof after);
+    std::memcpy(&after, abort_test::area(), sizeof after);
   } while (before.cpu_id != after.cpu_id);
   before.rseq_cs = after.rseq_cs = 0;
   EXPECT_EQ(std::memcmp(&before, &after, sizeof before), 0);
 }
+
+#endif
 
 }  // namespace
 }  // namespace larder::os
