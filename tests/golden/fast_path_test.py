@@ -1,0 +1,219 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""The inlined get and put are as short as fast_path.txt says.
+
+Compiles fast_path.cc with each compiler that is known and installed, disassembles it, and counts what lies on the
+straight path, no conditional branch taken, of each function: instructions, loads, stores, conditional branches, calls
+and atomic instructions. With --update the counts are written to the file.
+"""
+
+import argparse
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SOURCE = HERE / "fast_path.cc"
+GOLDEN = HERE / "fast_path.txt"
+INCLUDE = HERE.parent.parent / "include"
+FUNCTIONS = ["raw_get", "raw_put", "object_get", "object_put"]
+COUNTS = ["instructions", "loads", "stores", "branches", "calls", "atomics"]
+HEADING = """# SPDX-License-Identifier: Apache-2.0
+# Counts on the straight path of a get and a put, ret included; written by fast_path_test.py --update.
+"""
+SKIPPED = 77
+READS_ALL = re.compile(r"(cmp|test|bt)[bwlq]?$|mul|push|call|jmp")
+WRITES_LAST_ONLY = re.compile(r"(mov|set|vmov|cmov)")
+IS_JUMP = re.compile(r"j[a-z]+$")
+
+
+class Failure(Exception):
+    pass
+
+
+def compilers():
+    """Those whose counts may be compared, as {name with major version: command}."""
+    found = {}
+    for command, name in (("g++", "g++"), ("clang++-14", "clang++"), ("clang++", "clang++")):
+        if shutil.which(command) is None:
+            continue
+        macros = run([command, "-E", "-dM", "-x", "c++", "/dev/null"])
+        is_clang = "__clang__" in macros
+        if is_clang != (name == "clang++"):
+            continue  # a g++ that is clang
+        major = re.search(r"#define " + ("__clang_major__" if is_clang else "__GNUC__") + r" (\d+)", macros)[1]
+        found.setdefault(f"{name}-{major}", command)
+    return found
+
+
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Failure(f"{' '.join(map(str, command))} failed:\n{done.stderr}")
+    return done.stdout
+
+
+def disassemble(compiler, longer):
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder) / "fast_path.o"
+        extra = ["-DLARDER_GOLDEN_LONGER"] if longer else []
+        flags = ["-std=c++20", "-O2", "-DNDEBUG", "-fcf-protection=none", f"-I{INCLUDE}", *extra]
+        run([compiler, *flags, "-c", SOURCE, "-o", compiled])
+        return run(["objdump", "--disassemble", "--no-show-raw-insn", "--section=.text", compiled])
+
+
+def functions_of(text):
+    """{name: [(address, mnemonic, operands)]}"""
+    functions = {}
+    for line in text.splitlines():
+        heading = re.match(r"[0-9a-f]+ <(\w+)>:$", line)
+        if heading:
+            current = functions.setdefault(heading[1], [])
+            continue
+        instruction = re.match(r"\s*([0-9a-f]+):\s+((?:lock |rep |repz |data16 )*)(\S+)\s*(.*?)\s*(?:#.*)?$", line)
+        if instruction:
+            current.append((int(instruction[1], 16), instruction[2] + instruction[3], instruction[4]))
+    return functions
+
+
+def split_operands(text):
+    return [part.strip() for part in re.split(r",(?![^(]*\))", text) if part.strip()]
+
+
+def is_memory(operand):
+    return "(" in operand or operand.startswith("%fs:") or operand.startswith("%gs:")
+
+
+def count(instructions):
+    """Follows the straight path to its ret."""
+    totals = dict.fromkeys(COUNTS, 0)
+    at_address = {address: index for index, (address, _, _) in enumerate(instructions)}
+    index = 0
+    for _ in range(1000):
+        if index >= len(instructions):
+            raise Failure("the straight path runs off the function's end")
+        _, mnemonic, text = instructions[index]
+        index += 1
+        totals["instructions"] += 1
+        operands = split_operands(text)
+        if mnemonic.startswith("ret"):
+            return totals
+        if mnemonic.startswith("call"):
+            totals["calls"] += 1
+            continue
+        if mnemonic == "jmp":
+            target = re.match(r"([0-9a-f]+) ", text)
+            # A relocation's displacement leads behind the jump: the straight path ends in another function.
+            if target is None or at_address.get(int(target[1], 16), index) == index:
+                totals["calls"] += 1
+                return totals
+            index = at_address[int(target[1], 16)]
+            continue
+        if IS_JUMP.match(mnemonic):
+            totals["branches"] += 1
+            continue
+        memory = [is_memory(operand) for operand in operands]
+        if mnemonic.startswith("lock") or (mnemonic.startswith("xchg") and any(memory)):
+            totals["atomics"] += 1
+        if mnemonic.startswith(("lea", "nop")) or not operands:
+            continue
+        if mnemonic.startswith("push"):
+            totals["stores"] += 1
+        elif mnemonic.startswith("pop"):
+            totals["loads"] += 1
+        if any(memory[:-1]) or (memory[-1] and not WRITES_LAST_ONLY.match(mnemonic)):
+            totals["loads"] += 1
+        if memory[-1] and not READS_ALL.match(mnemonic):
+            totals["stores"] += 1
+    raise Failure("the straight path has no end")
+
+
+def measure(compiler, longer=False):
+    functions = functions_of(disassemble(compiler, longer))
+    return {name: count(functions[name]) for name in FUNCTIONS}
+
+
+def line_of(compiler, function, counts):
+    return f"{compiler} {function}: " + ", ".join(f"{counts[kind]} {kind}" for kind in COUNTS)
+
+
+def read_golden():
+    golden = {}
+    for line in GOLDEN.read_text().splitlines() if GOLDEN.exists() else []:
+        if line.startswith("#") or not line:
+            continue
+        key, values = line.split(": ")
+        compiler, function = key.split(" ")
+        golden.setdefault(compiler, {})[function] = {
+            kind: int(number) for number, kind in (value.split(" ") for value in values.split(", "))
+        }
+    return golden
+
+
+def compare(compiler, golden, measured):
+    """What differs, as lines."""
+    return [
+        f"{compiler} {function}: {measured[function][kind]} {kind}, but fast_path.txt says {golden[function][kind]}"
+        for function in FUNCTIONS
+        for kind in COUNTS
+        if measured[function][kind] != golden[function][kind]
+    ]
+
+
+def check(installed):
+    golden = read_golden()
+    problems = []
+    compared = 0
+    for name, command in installed.items():
+        if name not in golden:
+            print(f"fast_path.txt has no counts for {name}")
+            continue
+        compared += 1
+        problems += compare(name, golden[name], measure(command))
+        longer = compare(name, golden[name], measure(command, longer=True))
+        if sum(" instructions," in line for line in longer) != len(FUNCTIONS):
+            problems.append(f"{name}: one instruction more in each function was not noticed: {longer}")
+    for function, counts in ((f, c) for functions in golden.values() for f, c in functions.items()):
+        if counts["calls"] or counts["atomics"]:
+            problems.append(f"fast_path.txt allows {function} a call or an atomic instruction")
+    if problems:
+        print("\n".join(problems))
+        print("If that is wanted: tests/golden/fast_path_test.py --update writes the new counts; say why in the commit.")
+        return 1
+    return 0 if compared else SKIPPED
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--update", action="store_true", help="write the counts of the installed compilers")
+    parser.add_argument("--skip", metavar="REASON", help="only say why nothing is compared")
+    chosen = parser.parse_args()
+    reason = chosen.skip
+    if platform.machine() != "x86_64":
+        reason = f"counts are of x86_64, this is {platform.machine()}"
+    elif shutil.which("objdump") is None:
+        reason = "objdump (binutils) is not installed"
+    installed = {} if reason else compilers()
+    if not reason and not installed:
+        reason = "no compiler is installed"
+    if reason:
+        print(f"skipped: {reason}")
+        return SKIPPED
+    if not chosen.update:
+        return check(installed)
+    golden = read_golden() | {name: measure(command) for name, command in installed.items()}
+    lines = [line_of(name, function, golden[name][function]) for name in sorted(golden) for function in FUNCTIONS]
+    GOLDEN.write_text(HEADING + "\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failure as failure:
+        print(failure)
+        sys.exit(1)
