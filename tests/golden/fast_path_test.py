@@ -182,7 +182,7 @@ def check(installed):
             problems.append(f"fast_path.txt allows {function} a call or an atomic instruction")
     if problems:
         print("\n".join(problems))
-        print("If that is wanted: tests/golden/fast_path_test.py --update writes the new counts; say why in the commit.")
+        print("If that is wanted: tests/golden/fast_path_test.py --update writes the counts; say why in the commit.")
         return 1
     return 0 if compared else SKIPPED
 
