@@ -173,9 +173,11 @@ bool raw_cache::state::keep(std::size_t objects_max) {
     batches_left = idle ? depot.batches() : depot.surplus();
     slabs_left = idle ? slabs.slabs() : slabs.surplus_empty();
     if (!cpus.closed() && (idle || cpus.any_idle())) {
+      // Not held because somebody waits by now: others' arrays still hold objects, and held pushes say that none does.
+      const bool held = cpus.pushes_held();
       cpus.close();
       empty_arrays(true);
-      if (!idle) cpus.open(somebody_waits());
+      if (!idle) cpus.open(held);
     }
     depot.begin_period();
     slabs.begin_period();
