@@ -82,12 +82,12 @@ function(larder_add_scheduled_tests tests)
     return()
   endif()
   file(GLOB sources CONFIGURE_DEPENDS
-    src/base/*.cc src/budget/*.cc src/handle/*.cc src/cache/span.cc src/coro/context* src/coro/fiber.cc
+    src/base/*.cc src/budget/*.cc src/cache/*.cc src/handle/*.cc src/coro/context* src/coro/fiber.cc
     src/os/fault.cc src/os/memory.cc src/os/thread_parker.cc src/task/run_queue.cc src/task/task_parker.cc
     tests/sched/*.cc)
   list(FILTER sources EXCLUDE REGEX "_(test|fuzz|bench)\\.cc$|\\.h$")
   add_library(larder_scheduled STATIC ${sources})
-  target_compile_definitions(larder_scheduled PUBLIC LARDER_SCHEDULED=1)
+  target_compile_definitions(larder_scheduled PUBLIC LARDER_SCHEDULED=1 LARDER_INLINE_SEQUENCES=0)
   set_target_properties(larder_scheduled PROPERTIES EXPORT_COMPILE_COMMANDS OFF) # clang-tidy reads them as they ship
   if(NOT LARDER_DEBUG_CHECKS)
     target_compile_definitions(larder_scheduled PUBLIC LARDER_DEBUG_CHECKS=1)

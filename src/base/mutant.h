@@ -33,6 +33,12 @@ enum class mutant : std::uint8_t {
   share_without_fence,     // handle table: a list becomes shared while its CPU changes an entry
   bias_without_fence,      // handle table: a list becomes biased while others change an entry
   unpin_without_wake,      // handle table: the last unpin does not look for who takes
+  close_without_fence,     // object cache: who closes the arrays does not end the sequences in progress (KF-17)
+  users_stay_open,         // object cache: closing forgets the front that users have inlined
+  pushes_not_held,         // object cache: puts go to arrays while somebody waits
+  round_holds_pushes,      // object cache: the keeper says that nothing is in an array, but emptied the idle ones only
+  rest_without_closing,    // object cache: the keeper leaves it with its arrays open
+  replace_while_open,      // object cache: an array is copied to a larger one while it is used
 };
 
 #ifdef LARDER_SCHEDULED

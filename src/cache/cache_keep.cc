@@ -13,6 +13,7 @@
 #include <iterator>
 
 #include "base/check.h"
+#include "base/mutant.h"
 #include "cache/cache_state.h"
 #include "cache/sanitizer.h"
 #include "cache/span.h"
@@ -46,7 +47,7 @@ void raw_cache::state::collect() {
   cpus.close();
   empty_arrays(false);
   // Where somebody waits, all puts come below until nobody does. At rest the arrays stay closed.
-  if (awake) cpus.open(somebody_waits());
+  if (awake) cpus.open(somebody_waits() && !base::is_mutant(base::mutant::pushes_not_held));
 }
 
 bytes raw_cache::state::trim(bytes wanted, bool collect_first) {
@@ -174,7 +175,7 @@ bool raw_cache::state::keep(std::size_t objects_max) {
     slabs_left = idle ? slabs.slabs() : slabs.surplus_empty();
     if (!cpus.closed() && (idle || cpus.any_idle())) {
       // Not held because somebody waits by now: others' arrays still hold objects, and held pushes say that none does.
-      const bool held = cpus.pushes_held();
+      const bool held = base::is_mutant(base::mutant::round_holds_pushes) ? somebody_waits() : cpus.pushes_held();
       cpus.close();
       empty_arrays(true);
       if (!idle) cpus.open(held);
@@ -207,7 +208,8 @@ bool raw_cache::state::keep(std::size_t objects_max) {
     // The constructor's: the next round tries again.
   }
   const base::lock locked(slabs_guard);
-  if (!cpus.closed() || depot.batches() > 0 || slabs.has_surplus() || slabs.built() < reservation) return true;
+  const bool open = !cpus.closed() && !base::is_mutant(base::mutant::rest_without_closing);
+  if (open || depot.batches() > 0 || slabs.has_surplus() || slabs.built() < reservation) return true;
   depot.release_spare();
   awake = false;
   return false;

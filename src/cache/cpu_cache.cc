@@ -29,6 +29,8 @@
 #include <thread>
 
 #include "base/check.h"
+#include "base/mutant.h"
+#include "base/schedule.h"
 #include "os/cpu.h"
 
 namespace larder::cache {
@@ -120,6 +122,7 @@ void cpu_cache::show(os::cpu_array_table* pops, os::cpu_array_table* pushes) {
   // Release: who finds an array through the table finds it as its maker left it; partner: the sequences' loads.
   own_.pop_table.store(pops, base::memory_order_release);
   own_.push_table.store(pushes, base::memory_order_release);
+  if (base::is_mutant(base::mutant::users_stay_open) && pops == none) return;
   users_.pop_table.store(allowed_.pop ? pops : none, base::memory_order_release);
   users_.push_table.store(allowed_.push ? pushes : none, base::memory_order_release);
 }
@@ -127,7 +130,7 @@ void cpu_cache::show(os::cpu_array_table* pops, os::cpu_array_table* pushes) {
 void cpu_cache::close() {
   gate_.store(gate::closed, base::memory_order_relaxed);
   show(os::closed_table(), os::closed_table());
-  os::fence_sequences();
+  if (!base::is_mutant(base::mutant::close_without_fence)) os::fence_sequences();
 }
 
 void cpu_cache::open(bool hold_pushes) {
@@ -212,10 +215,14 @@ bool cpu_cache::try_lock(os::cpu_array& array) {
 }
 
 void cpu_cache::lock(os::cpu_array& array) const {
-  constexpr int spins = 100;
-  constexpr auto pause = std::chrono::microseconds(20);
+  [[maybe_unused]] constexpr int spins = 100;
+  [[maybe_unused]] constexpr auto pause = std::chrono::microseconds(20);
   for (int tries = 1; !try_lock(array); ++tries) {
+#ifdef LARDER_SCHEDULED
+    base::schedule::yield();
+#else
     if (tries >= spins) std::this_thread::sleep_for(pause);
+#endif
   }
 }
 
@@ -330,7 +337,7 @@ bool cpu_cache::replace(int cpu, std::size_t entries) {
   const result<void*> mapped = map_span(budget_, shape_for(entries));
   if (!mapped) return false;
   charged_ += shape_for(entries).charge;
-  close();
+  if (!base::is_mutant(base::mutant::replace_while_open)) close();
   os::cpu_array& before = *array_of(cpu);
   auto* larger = ::new (*mapped) os::cpu_array{};
   const std::uint64_t word = before.word.load(base::memory_order_relaxed);

@@ -41,6 +41,7 @@ struct keeper::fork_hooks final : os::fork_participant {
 
 keeper::keeper() { os::join_forks(*new fork_hooks(*this)); }
 
+#ifndef LARDER_SCHEDULED  // where each schedule has a keeper of its own
 keeper& keeper::of_process() {
   static auto* instance = [] {
     auto* made = new keeper;
@@ -49,6 +50,7 @@ keeper& keeper::of_process() {
   }();
   return *instance;
 }
+#endif
 
 void keeper::add(kept& one) {
   const base::lock locked(guard_);

@@ -7,6 +7,7 @@
 #include <bit>
 
 #include "base/check.h"
+#include "base/schedule.h"
 #include "os/fault.h"
 
 // Linux 6.13; not in the C library's header yet.
@@ -39,6 +40,9 @@ result<void*> map(bytes length, std::size_t alignment) {
 }
 
 void unmap(void* address, bytes length) {
+#ifdef LARDER_SCHEDULED
+  base::schedule::point(address, base::schedule::access::store);  // the thread's own stores are made before
+#endif
   if (::munmap(address, length.count) == 0) return;
   // Cutting a hole into a mapping takes one more, and there may be no more: then the memory goes back all the same, and
   // only the addresses are lost (KF-31).

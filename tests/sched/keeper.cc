@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The object caches' keeper without a thread, and what takes the place of src/os/thread.cc and src/os/fork.cc for it.
+#include "tests/sched/keeper.h"
+
+#include <cerrno>
+#include <utility>
+
+#include "cache/keeper.h"
+#include "os/fork.h"
+#include "os/thread.h"
+
+namespace larder {
+namespace sched {
+namespace {
+
+bool renewed = false;
+
+}  // namespace
+
+void renew_keeper() { renewed = true; }
+
+}  // namespace sched
+
+namespace cache {
+
+// The one before is never freed: a schedule that failed left it as it stood.
+keeper& keeper::of_process() {
+  static keeper* instance = nullptr;
+  if (std::exchange(sched::renewed, false) || instance == nullptr) instance = new keeper;
+  return *instance;
+}
+
+}  // namespace cache
+
+namespace os {
+
+// The system has no room for a thread, so the keeper never has its own.
+result<thread> thread::start(const char*, std::function<void()>, bytes) { return error_from(EAGAIN); }
+thread::thread(thread&& other) noexcept : handle_(std::exchange(other.handle_, 0)) {}
+thread& thread::operator=(thread&& other) noexcept {
+  handle_ = std::exchange(other.handle_, 0);
+  return *this;
+}
+thread::~thread() = default;
+void thread::join() {}
+
+// Nothing forks here.
+void join_forks(fork_participant&) {}
+void leave_forks(fork_participant&) {}
+
+}  // namespace os
+}  // namespace larder
