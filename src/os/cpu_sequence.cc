@@ -107,8 +107,8 @@ void fence_sequences() {
   // EPERM: the registration was lost. ENOMEM passes; nothing can be done without the fence.
   constexpr int attempts_max = 1000;
   for (int attempt = 0; attempt < attempts_max; ++attempt) {
-    if (::syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ, 0, 0) == 0) return;
-    if (errno == EPERM) ::syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ, 0, 0);
+    if (membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ) == 0) return;
+    if (errno == EPERM) membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ);
     ::sched_yield();
   }
   base::die(__FILE__, __LINE__, "membarrier failed %d times: %s", attempts_max, std::strerror(errno));

@@ -3,6 +3,7 @@
 
 #include <sys/rseq.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -149,6 +150,27 @@ TEST_F(CpuSequenceTest, AFenceEndsWhatSawTheOldGate) {
   std::uint64_t sum = 0;
   for (std::uint32_t cpu = 0; cpu < static_cast<std::uint32_t>(possible_cpus()); ++cpu) sum += at(cpu);
   EXPECT_EQ(sum, added.load());
+}
+
+// A failure that passes, for want of memory or of the registration, is asked again.
+TEST_F(CpuSequenceTest, AFenceThatFailsIsRetried) {
+  for (const int error_number : {ENOMEM, EPERM}) {
+    fault::arm(call::membarrier, 1, error_number);
+    fence_sequences();
+    EXPECT_TRUE(fault::fired());
+    EXPECT_GE(fault::uses(), 2U) << "it was not asked again";
+    fault::disarm();
+  }
+}
+
+TEST_F(CpuSequenceTest, AFenceThatNeverComesEndsTheProcess) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        fault::arm(call::membarrier, 1, ENOMEM, true);
+        fence_sequences();
+      },
+      "membarrier failed 1000 times");
 }
 
 #if defined(__x86_64__)
