@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The object caches' keeper without a thread, and what takes the place of src/os/thread.cc and src/os/fork.cc for it.
+// The object caches' keeper without a thread, and what takes the place of src/os/thread.cc for it.
 #include "tests/sched/keeper.h"
 
 #include <cerrno>
 #include <utility>
 
 #include "cache/keeper.h"
-#include "os/fork.h"
 #include "os/thread.h"
 
 namespace larder {
@@ -44,10 +43,7 @@ thread& thread::operator=(thread&& other) noexcept {
 }
 thread::~thread() = default;
 void thread::join() {}
-
-// Nothing forks here.
-void join_forks(fork_participant&) {}
-void leave_forks(fork_participant&) {}
+std::uint32_t thread_id() { return 0; }
 
 }  // namespace os
 }  // namespace larder
