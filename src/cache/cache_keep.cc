@@ -145,6 +145,7 @@ result<void> raw_cache::state::fill_slab(std::size_t announced) {
     const base::lock locked(slabs_guard);
     slabs.end_building(announced, built);
     slabs.insert(fresh);
+    slabs.promise(std::min(reservation, slabs.built()));  // what is built is reserved, even if the next one failed
     constructed += built;
     if (built < announced) ++construct_failures;
   }

@@ -171,6 +171,21 @@ TEST_F(KeeperTest, AReservationThatRisesIsBuiltInTheBackground) {
   cache.audit();
 }
 
+// What a round built before a constructor failed counts already: trim leaves it.
+TEST_F(KeeperTest, APartOfARisenReservationIsReserved) {
+  EXPECT_TRUE(configure_keeper({.period = std::chrono::hours(1)}));
+  raw_cache cache("partial", census.options_for(64, budget));
+  census.fail_after(5);
+  ASSERT_TRUE(cache.set_reservation(10));
+  cache::keeper::of_process().round();
+  EXPECT_EQ(cache.stats().objects_built, 5U);
+  cache.trim();
+  EXPECT_EQ(cache.stats().objects_built, 5U);
+  census.fail_always(true);
+  for (void* object : take(cache, 5)) cache.put(object);
+  cache.audit();
+}
+
 TEST_F(KeeperTest, AReservationAboveTheLimitIsRefused) {
   raw_cache::options chosen = census.options_for(64, budget);
   chosen.limit = 10;
