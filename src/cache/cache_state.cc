@@ -173,9 +173,9 @@ raw_cache::state::attempt raw_cache::state::take_now() {
 void raw_cache::state::come_below() {
   ++visits_below;
   if (cpus.closed() || (cpus.pushes_held() && !somebody_waits())) cpus.open(somebody_waits());
-  if (awake) return;
+  if (awake && heard) return;
   awake = true;
-  cache::keeper::of_process().wake(*this);
+  heard = cache::keeper::of_process().wake(*this);
 }
 
 cache::slab_layer::taken raw_cache::state::take_and_refill() {

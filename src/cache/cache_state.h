@@ -164,6 +164,7 @@ struct raw_cache::state final : cache::kept, os::fork_participant {
   std::size_t reservation = 0;          // wanted; what the slab layer promises is built already
   std::size_t lost_in_fork = 0;         // objects that were out when this process was forked
   bool awake = false;                   // the keeper comes
+  bool heard = false;                   // it has a thread to come with
 
   slab_reclaimer gives_empty_slabs{*this, false};
   slab_reclaimer gives_arrays{*this, true};

@@ -68,17 +68,18 @@ void keeper::remove(kept& one) {
   base::intrusive_list<kept>::remove(one);
 }
 
-void keeper::wake(kept& one) {
+bool keeper::wake(kept& one) {
   const base::lock locked(guard_);
   one.awake_ = true;
-  if (stopping_) return;
+  if (stopping_) return true;
   if (!running_) {
     result<os::thread> started = os::thread::start("larder-keeper", [this] { run(); });
-    if (!started) return;
+    if (!started) return false;
     thread_ = *std::move(started);
     running_ = true;
   }
   if (sleeper_ != nullptr) sleeper_->unpark();
+  return true;
 }
 
 bool keeper::anything_awake() const {

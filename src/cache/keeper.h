@@ -43,8 +43,8 @@ class keeper {
   // Returns once the keeper is not inside `one` and never will be again. Not from within its own keep().
   void remove(kept& one);
   // Visits `one` every period from the next on, until it is at rest. Starts the thread if there is none; where the
-  // system has no room for a thread, a later call tries again. Takes a lock of rank `keeper` only.
-  void wake(kept& one);
+  // system has no room for a thread it returns false, and a later call tries again. Takes a lock of rank `keeper` only.
+  bool wake(kept& one);
 
   result<void> configure(const keeper_options& chosen);
   keeper_options configuration();

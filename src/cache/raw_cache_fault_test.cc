@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <memory>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -161,6 +163,31 @@ TEST_P(RawCacheFaultTest, NothingIsLostWhenACallFailsFromThenOn) {
 INSTANTIATE_TEST_SUITE_P(Calls, RawCacheFaultTest,
                          testing::Values(os::call::map, os::call::membarrier, os::call::advise, os::call::thread_create,
                                          os::call::any));
+
+// In a forked child, where no keeper runs yet.
+[[noreturn]] void use_a_cache_without_room_for_a_thread() {
+  (void)configure_keeper({.period = std::chrono::milliseconds(1)});
+  os::fault::arm(os::call::thread_create, 1, EAGAIN);
+  memory_budget budget("test");
+  object_census census;
+  raw_cache cache("unkept", census.options_for(64, budget));
+  cache.put(cache.try_get());
+  if (!os::fault::fired()) std::_Exit(2);
+  // Once more below the arrays, which is where the keeper is called.
+  std::vector<void*> objects(1000);
+  objects.resize(cache.get_many(objects.data(), objects.size()));
+  cache.put_many(objects.data(), objects.size());
+  for (int waits = 0; cache.stats().objects_built > 0; ++waits) {
+    if (waits == 5000) std::_Exit(3);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  std::_Exit(0);
+}
+
+TEST(RawCacheFaultDeathTest, AKeeperThatCouldNotStartIsStartedByALaterCall) {
+  GTEST_FLAG_SET(death_test_style, "fast");  // by fork()
+  EXPECT_EXIT(use_a_cache_without_room_for_a_thread(), testing::ExitedWithCode(0), "");
+}
 
 }  // namespace
 }  // namespace larder
