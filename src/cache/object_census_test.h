@@ -7,16 +7,16 @@
 #include <set>
 #include <stdexcept>
 
-#include <gtest/gtest.h>
-
 #include <larder/raw_cache.h>
 
 #include "base/atomic.h"
+#include "base/check.h"
 
 namespace larder {
 
 // Knows which objects of a cache under test are built: each construction must be of an object that is not, each
-// destruction of one that is (KF-1). Marks the first and last byte of a built object and checks the marks.
+// destruction of one that is (KF-1). Marks the first and last byte of a built object and checks the marks. Dies where
+// that is broken, so that a fuzzer sees it as well.
 class object_census {
  public:
   raw_cache::options options_for(std::size_t size, memory_budget& budget) {
@@ -32,8 +32,8 @@ class object_census {
 
   void check_contents(const void* object) const {
     const auto* first = static_cast<const unsigned char*>(object);
-    ASSERT_EQ(first[0], mark(object));
-    ASSERT_EQ(first[size_ - 1], mark(object));
+    LARDER_CHECK(first[0] == mark(object) && first[size_ - 1] == mark(object), "object %p is not as it was built",
+                 object);
   }
   std::size_t built() const {
     const std::lock_guard<std::mutex> locked(guard_);
@@ -65,7 +65,7 @@ class object_census {
     auto* first = static_cast<unsigned char*>(object);
     first[0] = first[census.size_ - 1] = mark(object);
     const std::lock_guard<std::mutex> locked(census.guard_);
-    EXPECT_TRUE(census.built_.insert(object).second) << "constructed twice";
+    LARDER_CHECK(census.built_.insert(object).second, "object %p is constructed twice", object);
     return {};
   }
   static void destroy(void* object, void* self) {
@@ -73,7 +73,7 @@ class object_census {
     ++census.destructions_;
     census.check_contents(object);
     const std::lock_guard<std::mutex> locked(census.guard_);
-    EXPECT_EQ(census.built_.erase(object), 1U) << "destroyed without being built";
+    LARDER_CHECK(census.built_.erase(object) == 1, "object %p is destroyed without being built", object);
   }
 
   std::size_t size_ = 1;
