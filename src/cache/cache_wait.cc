@@ -122,7 +122,7 @@ result<void*> raw_cache::state::wait(time_point deadline) {
 
 bool raw_cache::state::nothing_is_out() {
   const base::lock locked(slabs_guard);
-  return slabs.handed_out() == cpus.sum().cached;
+  return slabs.handed_out() == cpus.sum().cached + depot.objects();
 }
 
 void raw_cache::state::serve_queue() {
