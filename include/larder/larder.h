@@ -73,8 +73,9 @@ typedef struct larder_cache_options {
   size_t alignment;    // in bytes, a power of two up to 4096; 0: that of max_align_t
   size_t reservation;  // objects that are built at once and always there: getting them never fails and never waits
   size_t limit;        // the most objects that are built at any time; 0: none
-  // Builds an object in raw memory (zeroed the first time it is used): 0, or a positive errno value if it cannot. Runs
-  // when an object is first handed out, not when it is handed out again. NULL: memory as it is.
+  // Builds an object in raw memory (zeroed the first time it is used, unless LARDER_DEBUG checks contents, debug.h): 0,
+  // or a positive errno value if it cannot. Runs when an object is first handed out, not when it is handed out again.
+  // NULL: memory as it is.
   int (*construct)(void* object, void* context);
   // Undoes construct, once for each success, when the memory is given back: on a thread that reaps, that is short of
   // memory, that destroys the cache, or on the library's own. There it must not wait for memory.

@@ -28,7 +28,7 @@ struct size_classes {
   static constexpr std::size_t small_max = 128;
   static constexpr std::size_t size_max = std::size_t{32} << 10;
   static constexpr std::size_t alignment_max = page_size;
-  static constexpr std::size_t count = small_max / 8 + std::countr_zero(size_max / small_max) * 8;
+  static constexpr std::size_t count = small_max / 8 + std::size_t{8} * std::countr_zero(size_max / small_max);
 
   // The smallest class that serves such a request; `count` if none does. An object of a class is aligned to the largest
   // power of two that divides its size. That is enough for the size rounded up to the alignment: if the alignment is at
@@ -37,7 +37,7 @@ struct size_classes {
     if (size > size_max || alignment > alignment_max) return count;
     const std::size_t rounded = size == 0 ? alignment : round_up(size, alignment);
     if (rounded <= small_max) return (rounded + 7) / 8 - 1;
-    const auto doubling = static_cast<unsigned>(std::bit_width(rounded - 1)) - 1;  // 2^doubling < rounded
+    const auto doubling = static_cast<std::size_t>(std::bit_width(rounded - 1)) - 1;  // 2^doubling < rounded
     const std::size_t eighth = doubling - 3;
     const std::size_t eighths = (rounded - (std::size_t{1} << doubling) + (std::size_t{1} << eighth) - 1) >> eighth;
     return small_max / 8 + (doubling - first_doubling) * 8 + eighths - 1;
@@ -53,7 +53,7 @@ struct size_classes {
   }
 
  private:
-  static constexpr unsigned first_doubling = std::bit_width(small_max) - 1;
+  static constexpr std::size_t first_doubling = std::bit_width(small_max) - 1;
 };
 
 // Memory of any size for std::pmr containers, kept ready on every CPU and charged to a budget:

@@ -19,6 +19,8 @@
 
 #include <larder/allocator.h>
 
+#include "tests/support/keeper_at_rest.h"
+
 namespace larder {
 namespace {
 
@@ -33,6 +35,7 @@ class AllocatorTest : public testing::Test {
   }
   std::uint64_t out() const { return memory.stats().objects_out; }
 
+  const tests::keeper_at_rest at_rest;
   memory_budget budget{"test", {.limit = 8_MiB}};
   memory_resource memory{"test", {.budget = &budget}};
   memory_resource other{"other", {.budget = &budget}};

@@ -29,6 +29,10 @@ constexpr std::size_t span_max = std::size_t{1} << 46;
 // where the system has no memory, no reclaim will help.
 constexpr int reclaims_max = 3;
 
+// More than a cache takes for itself: where there is that much room and still no cache can be made, it is the system
+// that has no memory, and waiting for the budget does not help.
+constexpr bytes own_room_max{std::size_t{1} << 20};
+
 bool runs_a_reclaimer() { return os::parker::current().reclaiming; }
 
 bytes span_length(std::size_t size) { return round_up_to_pages(bytes{std::max<std::size_t>(size, 1)}); }
@@ -76,6 +80,7 @@ memory_resource::~memory_resource() {
 }
 
 memory_resource& memory_resource::process() noexcept {
+  // NOLINTNEXTLINE(bugprone-unhandled-exception-at-new): without these few hundred bytes the process ends
   static auto* const instance = new memory_resource("process");
   return *instance;
 }
@@ -101,14 +106,15 @@ void* memory_resource::take_below(std::size_t number) {
 
 raw_cache& memory_resource::cache_or_make(std::size_t number) {
   // What a cache takes for itself is its own business, so who waits for that waits for a little more each time.
-  for (bytes room{page_size};; room += bytes{page_size}) {
+  for (bytes room{page_size}; room < own_room_max; room += bytes{page_size}) {
     // Acquire: as in `take`.
     if (raw_cache* cache = caches_[number].load(std::memory_order_acquire)) return *cache;
     if (runs_a_reclaimer()) throw std::bad_alloc();
     if (raw_cache* cache = make_cache(number)) return *cache;
-    if (!waits_ || !budget().charge(room)) throw std::bad_alloc();
+    if (!waits_ || !budget().charge(room)) break;
     budget().release(room);
   }
+  throw std::bad_alloc();
 }
 
 // Null if there is no room.

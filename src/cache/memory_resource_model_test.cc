@@ -14,6 +14,7 @@
 #include <larder/memory_resource.h>
 
 #include "os/fault.h"
+#include "tests/support/keeper_at_rest.h"
 #include "tests/support/model_random.h"
 
 namespace larder {
@@ -124,6 +125,7 @@ class resource_model {
 };
 
 void run(bytes limit, int steps) {
+  const tests::keeper_at_rest at_rest;
   tests::model_random random;
   memory_budget budget("model", {.limit = limit});
   {

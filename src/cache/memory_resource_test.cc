@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <chrono>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <list>
 #include <map>
@@ -17,6 +19,7 @@
 #include "base/atomic.h"
 #include "os/fault.h"
 #include "tests/support/eventually.h"
+#include "tests/support/keeper_at_rest.h"
 #include "tests/support/stat_value.h"
 
 namespace larder {
@@ -55,6 +58,7 @@ class MemoryResourceTest : public testing::Test {
  protected:
   ~MemoryResourceTest() override { EXPECT_EQ(budget.used(), bytes{}); }
 
+  const tests::keeper_at_rest at_rest;
   memory_budget budget{"test"};
 };
 
@@ -166,9 +170,9 @@ TEST_F(MemoryResourceTest, SizesAndAlignmentsThatCannotBeAreRefused) {
   memory_resource memory("absurd", {.budget = &budget});
   EXPECT_THROW((void)memory.allocate(~std::size_t{0}, 8), std::bad_alloc);
   EXPECT_THROW((void)memory.allocate(std::size_t{1} << 47, 8), std::bad_alloc);
-  EXPECT_THROW((void)memory.allocate(8, std::size_t{1} << 63), std::bad_alloc);
-  EXPECT_THROW((void)memory.allocate(8, 24), std::bad_alloc);
-  EXPECT_THROW((void)memory.allocate(8, 0), std::bad_alloc);
+  for (const std::size_t alignment : {std::size_t{1} << 63, std::size_t{24}, std::size_t{0}}) {
+    EXPECT_THROW((void)memory.allocate(8, alignment), std::bad_alloc) << "aligned to " << alignment;
+  }
 }
 
 TEST_F(MemoryResourceTest, OneThatWaitsGetsTheMemoryThatOthersGiveBack) {
@@ -271,6 +275,20 @@ TEST_F(MemoryResourceTest, FaultsInMappingLeaveNothingCharged) {
   }
 }
 
+TEST_F(MemoryResourceTest, OneThatWaitsDoesNotWaitForASystemWithoutMemory) {
+  for (std::uint64_t nth = 1; nth <= 5; ++nth) {
+    memory_resource memory("patient", {.budget = &budget, .wait_for_memory = true});
+    os::fault::arm(os::call::map, nth, ENOMEM, true);
+    std::vector<void*> objects;
+    EXPECT_THROW(for (;;) objects.push_back(memory.allocate(3000)), std::bad_alloc);
+    EXPECT_THROW((void)memory.allocate(50'000), std::bad_alloc);
+    os::fault::disarm();
+    memory.audit();
+    EXPECT_EQ(memory.stats().charged, budget.used());
+    for (void* object : objects) memory.deallocate(object, 3000);
+  }
+}
+
 // KF-3
 TEST_F(MemoryResourceTest, FirstUseFromManyThreadsAtOnceMakesOneCacheAClass) {
   for (int round = 0; round < 50; ++round) {
@@ -350,18 +368,42 @@ TEST_F(MemoryResourceTest, FiguresAreInTheStatistics) {
   memory.deallocate(span, 40'000);
 }
 
-// A static object's constructor and destructor may use it, in whatever order with those of others.
-std::pmr::list<int> before_main(100, 7, &memory_resource::process());
-
-TEST_F(MemoryResourceTest, TheProcessHasOneThatServesStaticObjects) {
+TEST_F(MemoryResourceTest, TheProcessHasOneOnItsBudget) {
   EXPECT_EQ(&memory_resource::process(), &memory_resource::process());
   EXPECT_EQ(&memory_resource::process().budget(), &memory_budget::process());
-  EXPECT_EQ(before_main.size(), 100U);
-  EXPECT_GE(memory_resource::process().stats().objects_out, 100U);
+  EXPECT_EQ(memory_resource::process().name(), "process");
+}
+
+class MemoryResourceDeathTest : public testing::Test {
+ protected:
+  // A new process, since this one may have threads: the keeper.
+  MemoryResourceDeathTest() { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
+  ~MemoryResourceDeathTest() override { GTEST_FLAG_SET(death_test_style, style_before_); }
+
+ private:
+  const std::string style_before_ = GTEST_FLAG_GET(death_test_style);
+};
+
+// Made before the resource is first used, destroyed after everything that came later.
+TEST_F(MemoryResourceDeathTest, TheProcessesOneServesStaticObjectsToTheirEnd) {
+  struct late_user {
+    ~late_user() {
+      const std::pmr::list<int> list(100, 7, &memory_resource::process());
+      if (list.size() != 100) std::_Exit(1);
+      std::fputs("served at the end\n", stderr);
+    }
+  };
+  EXPECT_EXIT(
+      {
+        static const late_user last;
+        static const std::pmr::list<int> kept(100, 7, &memory_resource::process());
+        std::exit(0);
+      },
+      testing::ExitedWithCode(0), "served at the end");
 }
 
 // KF-5
-TEST(MemoryResourceDeathTest, DestroyingOneWithMemoryOutNamesItAndTheCounts) {
+TEST_F(MemoryResourceDeathTest, DestroyingOneWithMemoryOutNamesItAndTheCounts) {
   EXPECT_DEATH(
       {
         memory_resource memory("abandoned");
@@ -372,7 +414,7 @@ TEST(MemoryResourceDeathTest, DestroyingOneWithMemoryOutNamesItAndTheCounts) {
       "memory resource \"abandoned\" destroyed while 2 objects and 1 spans are out \\(43072 bytes\\)");
 }
 
-TEST(MemoryResourceDeathTest, MisuseIsFound) {
+TEST_F(MemoryResourceDeathTest, MisuseIsFound) {
   memory_resource memory("strict");
   char foreign[64];
   EXPECT_DEATH(memory.deallocate(foreign, 64), "memory resource \"strict\": .* comes back for a size never given");
