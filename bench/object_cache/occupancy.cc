@@ -77,7 +77,7 @@ class slabs {
   slabs(std::size_t object_size, cache::slab_order order)
       : layout_(*cache::slab_geometry::choose(object_size, 16, {})), layer_(layout_, name_, SIZE_MAX, 0, order) {}
   ~slabs() {
-    while (cache::slab* last = layer_.remove_empty()) os::unmap(last, layout_.shape.length);
+    while (cache::slab* last = layer_.remove_any()) os::unmap(last, layout_.shape.length);
   }
 
   void* get() {
