@@ -29,8 +29,8 @@ constexpr std::size_t span_max = std::size_t{1} << 46;
 // where the system has no memory, no reclaim will help.
 constexpr int reclaims_max = 3;
 
-// More than a cache takes for itself: where there is that much room and still no cache can be made, it is the system
-// that has no memory, and waiting for the budget does not help.
+// More than a cache takes for itself: where there is that much room and still no cache can be made, it is not the
+// budget that lacks, and to wait for it would never end. Today nothing else makes creation fail.
 constexpr bytes own_room_max{std::size_t{1} << 20};
 
 bool runs_a_reclaimer() { return os::parker::current().reclaiming; }
