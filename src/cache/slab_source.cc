@@ -42,8 +42,11 @@ result<void*> slab_source::take_charged() {
   if (from == chunks_.end() || from->second.free == 0) {
     from = std::find_if(chunks_.begin(), chunks_.end(), [](const auto& each) { return each.second.free != 0; });
   }
-  if (from == chunks_.end()) from = map_chunk(next_chunk_slabs());
-  if (from == chunks_.end()) from = map_chunk(1);
+  if (from == chunks_.end()) {
+    const std::size_t wanted = next_chunk_slabs();
+    from = map_chunk(wanted);
+    if (from == chunks_.end() && wanted > 1) from = map_chunk(1);
+  }
   if (from == chunks_.end()) {
     budget_.release(shape_.charge);
     return error_from(ENOMEM);

@@ -207,10 +207,11 @@ TEST(StackTest, FailedMappingOrGuardThrowsBadAllocAndLeavesTheBudget) {
       std::vector<std::unique_ptr<coroutine>> live;
       os::fault::arm(failing, nth, ENOMEM, true);
       try {
-        for (int i = 0; i < 100; ++i) {
+        // More than the address space that is left of what went before.
+        for (int i = 0; i < 1000; ++i) {
           live.push_back(std::make_unique<coroutine>([] {}, coroutine::options{.stack_size = 512_KiB}));
         }
-        ADD_FAILURE() << "100 stacks without a mapping or a guard";
+        ADD_FAILURE() << "1000 stacks without a mapping or a guard";
       } catch (const std::bad_alloc&) {
         EXPECT_TRUE(os::fault::fired());
       }

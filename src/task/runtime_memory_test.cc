@@ -290,6 +290,11 @@ TEST(RuntimeCreateTest, FailsCleanlyWhicheverCallFails) {
         (*made)->run([] {});
         break;
       }
+      // A cache that cannot map many slabs at once maps one.
+      if (made && failing.which == os::call::map) {
+        (*made)->run([] {});
+        continue;
+      }
       ASSERT_FALSE(made) << "call " << static_cast<int>(failing.which) << " failed " << nth << " times";
       EXPECT_EQ(made.error(), error_from(failing.error_number));
       EXPECT_EQ(budget.used(), bytes{0});
