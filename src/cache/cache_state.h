@@ -44,7 +44,7 @@ struct raw_cache::state final : cache::kept, os::fork_participant {
   state(std::string_view chosen_name, const options& options_chosen, const cache::slab_geometry& layout,
         memory_budget& charged, budget_charge own, detail::cpu_front& users);
   // Dies if objects are out.
-  ~state();
+  ~state() override;
   state(const state&) = delete;
   state& operator=(const state&) = delete;
 

@@ -46,7 +46,7 @@ void slab_layer::link(slab& of, std::size_t free_count) {
   } else {
     const std::size_t number = group_number(free_count);
     partial_[number].push_front(of);
-    partial_mask_ |= std::uint64_t{1} << number;
+    partial_mask_ |= bit_of(number);
     ++partial_slabs_;
   }
 }
@@ -60,7 +60,7 @@ void slab_layer::unlink(slab& of, std::size_t free_count) {
     return;
   }
   const std::size_t number = group_number(free_count);
-  if (partial_[number].empty()) partial_mask_ &= ~(std::uint64_t{1} << number);
+  if (partial_[number].empty()) partial_mask_ &= ~bit_of(number);
   --partial_slabs_;
 }
 
@@ -245,7 +245,7 @@ void slab_layer::audit() const {
   for (std::size_t number = 0; number < partial_groups; ++number) {
     const std::size_t free_max = std::min((number + 1) * group_width_, geometry_.capacity - 1);
     audit_group(partial_[number], number * group_width_ + 1, free_max, slabs, built, spare);
-    LARDER_CHECK(partial_[number].empty() == ((partial_mask_ >> number & 1) == 0),
+    LARDER_CHECK(partial_[number].empty() == ((partial_mask_ & bit_of(number)) == 0),
                  "cache \"%s\": the bit of group %zu is wrong", name, number);
   }
   LARDER_CHECK(slabs - full == partial_slabs_, "cache \"%s\": %zu partial slabs counted, %zu listed", name,

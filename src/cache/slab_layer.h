@@ -84,6 +84,8 @@ class slab_layer {
   static constexpr std::size_t partial_groups = 64;
 
   std::size_t group_number(std::size_t free_count) const { return (free_count - 1) / group_width_; }
+  // Of partial_mask_. The remainder is what a shift takes anyway.
+  static std::uint64_t bit_of(std::size_t number) { return std::uint64_t{1} << (number % partial_groups); }
   slab* fullest_with_room() const;
   void* take_spare_of(slab& from);
   void link(slab& of, std::size_t free_count);

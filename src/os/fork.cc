@@ -56,7 +56,7 @@ void join_forks(fork_participant& one) {
   const std::lock_guard<std::mutex> locked(known.guard);
   // Behind the last that is not further in.
   base::intrusive_list<fork_participant> inner;
-  while (known.all.back() != nullptr && known.all.back()->rank_ > one.rank_) {
+  while (known.all.back() != nullptr && known.all.back()->rank() > one.rank()) {
     fork_participant* last = known.all.back();
     base::intrusive_list<fork_participant>::remove(*last);
     inner.push_front(*last);

@@ -17,13 +17,13 @@ class fork_participant : public base::list_link<> {
   virtual void in_parent() = 0;
   // Forgets what belonged to the parent's other threads, then gives them back. No other thread runs.
   virtual void in_child() = 0;
+  base::lock_rank rank() const { return rank_; }
 
  protected:
   explicit fork_participant(base::lock_rank rank) : rank_(rank) {}
   virtual ~fork_participant() = default;
 
  private:
-  friend void join_forks(fork_participant& one);
   const base::lock_rank rank_;
 };
 
