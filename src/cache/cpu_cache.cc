@@ -415,14 +415,18 @@ bool cpu_cache::any_idle() const {
 void cpu_cache::lock_for_fork() {
   if (sequences_) return;  // whose commits are single stores
   for (int cpu = 0; cpu < cpus_; ++cpu) {
-    if (os::cpu_array* array = array_of(cpu)) lock(*array);
+    os::cpu_array* array = array_of(cpu);
+    if (array == nullptr) continue;
+    lock(*array);
+    base::note_unlocked(base::lock_rank::cache_shard);  // of which no one else may hold more than one
   }
 }
 
 void cpu_cache::unlock_after_fork() {
   if (sequences_) return;
   for (int cpu = 0; cpu < cpus_; ++cpu) {
-    if (os::cpu_array* array = array_of(cpu)) unlock(*array);
+    // Release; partner: try_lock.
+    if (os::cpu_array* array = array_of(cpu)) array->locked.store(0, base::memory_order_release);
   }
 }
 
