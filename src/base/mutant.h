@@ -38,6 +38,7 @@ enum class mutant : std::uint8_t {
   pushes_not_held,         // object cache: puts go to arrays while somebody waits
   round_holds_pushes,      // object cache: the keeper says that nothing is in an array, but emptied the idle ones only
   rest_without_closing,    // object cache: the keeper leaves it with its arrays open
+  push_while_closed,       // object cache: without sequences, a put forgets that the gate may close behind its back
   replace_while_open,      // object cache: an array is copied to a larger one while it is used
 };
 

@@ -174,7 +174,9 @@ std::size_t cpu_cache::pop_many(void** objects, std::size_t count) {
 std::size_t cpu_cache::push_many(void* const* objects, std::size_t count) {
   if (sequences_) return os::push_many(own_, objects, count);
   os::cpu_array* mine = lock_current();
-  return mine == nullptr ? 0 : add_locked(*mine, objects, pushes_held() ? 0 : count);
+  // Another look, which asks whether it is open: it may have been closed in between, to be opened with pushes held.
+  const bool refused = base::is_mutant(base::mutant::push_while_closed) ? pushes_held() : !is_open();
+  return mine == nullptr ? 0 : add_locked(*mine, objects, refused ? 0 : count);
 }
 
 std::size_t cpu_cache::flush(void** objects, std::size_t count) {
@@ -314,7 +316,7 @@ bool cpu_cache::may_grow_to(std::size_t capacity, std::size_t now) const {
 void cpu_cache::note_miss(miss kind) {
   const int cpu = current_cpu();
   os::cpu_array* mine = array_of(cpu);
-  if (mine == nullptr || gate_.load(base::memory_order_relaxed) != gate::open) return;
+  if (mine == nullptr || !is_open()) return;
   account& of = accounts_[at(cpu)];
   const int direction = kind == miss::full ? 1 : -1;
   const bool is_pair = of.misses * direction < 0;

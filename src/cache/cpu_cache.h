@@ -65,6 +65,7 @@ class cpu_cache {
   // `hold_pushes`: only pops may go on, so that every put comes to the layer below. Always pops again.
   void open(bool hold_pushes);
   // Closed: nothing is in any array. Held: neither, as long as nobody refills.
+  bool is_open() const { return gate_.load(base::memory_order_relaxed) == gate::open; }
   bool closed() const { return gate_.load(base::memory_order_relaxed) == gate::closed; }
   bool pushes_held() const { return gate_.load(base::memory_order_relaxed) == gate::pushes_held; }
   // True only if all arrays were empty at one moment since the call.

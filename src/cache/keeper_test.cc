@@ -22,6 +22,7 @@
 #include "os/cpu_sequence.h"
 #include "os/fault.h"
 #include "tests/support/eventually.h"
+#include "tests/support/one_cpu.h"
 
 namespace larder {
 namespace {
@@ -121,6 +122,7 @@ TEST_F(KeeperTest, ObjectsThatWerePutAfterTheRestGoBackToo) {
 }
 
 TEST_F(KeeperTest, ACacheInUseKeepsWhatItUses) {
+  const tests::stays_on_one_cpu pinned;  // elsewhere it would want more
   EXPECT_TRUE(configure_keeper({.period = std::chrono::hours(1)}));
   raw_cache cache("busy", census.options_for(64, budget));
   fill_and_empty(cache, 1000);

@@ -39,6 +39,11 @@ class object_census {
     const std::lock_guard<std::mutex> locked(guard_);
     return built_.size();
   }
+  template <typename Visit>
+  void for_each_built(Visit visit) const {
+    const std::lock_guard<std::mutex> locked(guard_);
+    for (const void* object : built_) visit(object);
+  }
   std::uint64_t constructions() const { return constructions_; }
   std::uint64_t destructions() const { return destructions_; }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Where the stacks of coroutines come from and go to.
-#include <sched.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -21,6 +20,7 @@
 
 #include "base/sanitizers.h"
 #include "os/fault.h"
+#include "tests/support/one_cpu.h"
 #include "tests/support/stat_value.h"
 
 namespace larder {
@@ -29,22 +29,6 @@ namespace {
 std::uint64_t stacks_constructed(const char* size) {
   return tests::stat_value(std::string("object_cache/coroutines/") + size, "constructed").value_or(0);
 }
-
-// Keeps the calling thread on one CPU, so that it meets one array of free stacks only.
-class stays_on_one_cpu {
- public:
-  stays_on_one_cpu() {
-    ::sched_getaffinity(0, sizeof before_, &before_);
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(static_cast<unsigned>(::sched_getcpu()), &one);
-    ::sched_setaffinity(0, sizeof one, &one);
-  }
-  ~stays_on_one_cpu() { ::sched_setaffinity(0, sizeof before_, &before_); }
-
- private:
-  cpu_set_t before_{};
-};
 
 // Where the stack of a fresh coroutine of that size lies.
 std::uintptr_t fresh_stack_address(bytes stack_size) {
@@ -58,14 +42,14 @@ std::uintptr_t fresh_stack_address(bytes stack_size) {
 TEST(StackTest, StackOfAnEndedCoroutineIsUsedAgain) {
   for (const bytes size : {16_KiB, 64_KiB, 1_MiB}) {
     const std::uintptr_t first = fresh_stack_address(size);
-    const stays_on_one_cpu pinned;
+    const tests::stays_on_one_cpu pinned;
     const std::uintptr_t second = fresh_stack_address(size);
     EXPECT_EQ(fresh_stack_address(size), second) << size.count << " after " << first;
   }
 }
 
 TEST(StackTest, MostRecentlyUsedStackComesFirst) {
-  const stays_on_one_cpu pinned;
+  const tests::stays_on_one_cpu pinned;
   std::array<std::uintptr_t, 3> addresses{};
   std::vector<std::unique_ptr<coroutine>> live;
   for (std::uintptr_t& address : addresses) {

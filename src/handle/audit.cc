@@ -47,7 +47,10 @@ std::uint64_t raw_handle_table::state::audit_taken(std::uint32_t index) const {
 
 void raw_handle_table::state::audit() const {
   const base::lock locked(guard);
-  std::vector<bool> seen(limit);
+  // Up to the last frame that is there: the most that there may be are many.
+  std::uint32_t frames_end = entries.frames_max();
+  while (frames_end > frames_reserved && !entries.is_there(frames_end - 1)) --frames_end;
+  std::vector<bool> seen(std::size_t{frames_end} * entries_per_frame);
   std::uint64_t unused = audit_chain(spare, seen);
   LARDER_CHECK(spare_size.value() == spare.size, "handle table \"%s\": %llu entries spare, %llu counted", name.c_str(),
                static_cast<unsigned long long>(spare.size), static_cast<unsigned long long>(spare_size.value()));
@@ -80,7 +83,7 @@ void raw_handle_table::state::audit() const {
   }
   std::uint64_t taken = 0;
   std::uint32_t frames = 0;
-  for (std::uint32_t number = 0; number < entries.frames_max(); ++number) {
+  for (std::uint32_t number = 0; number < frames_end; ++number) {
     if (!entries.is_there(number)) {
       LARDER_CHECK(number >= frames_reserved, "handle table \"%s\": frame %u of the reservation is missing",
                    name.c_str(), number);

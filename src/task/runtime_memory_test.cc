@@ -23,6 +23,8 @@
 #include "os/cpu.h"
 #include "os/fault.h"
 #include "tests/support/eventually.h"
+#include "tests/support/keeper_at_rest.h"
+#include "tests/support/one_cpu.h"
 #include "tests/support/runtime_over_workers.h"
 #include "tests/support/stat_value.h"
 
@@ -227,6 +229,10 @@ TEST_P(RuntimeMemoryTest, IdleStacksAreGivenBack) {
 // KF-42: a tick storm holds a bounded set of stacks. KF-38, design §8: once warm, it makes no system call for memory.
 TEST_P(RuntimeMemoryTest, TickStormMapsNothingOnceItIsWarm) {
   constexpr int tasks_per_tick = 8;
+  // A CPU where nothing ran yet is not warm.
+  const tests::keeper_at_rest keeps_arrays;
+  const tests::stays_on_one_cpu pinned;
+  start({});
   const auto storm = [this](int ticks) {
     runtime_->run([this, ticks] {
       for (int tick = 0; tick < ticks; ++tick) {

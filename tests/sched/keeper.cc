@@ -5,6 +5,7 @@
 
 #include <cerrno>
 #include <utility>
+#include <vector>
 
 #include "cache/keeper.h"
 #include "os/thread.h"
@@ -23,11 +24,11 @@ void renew_keeper() { renewed = true; }
 
 namespace cache {
 
-// The one before is never freed: a schedule that failed left it as it stood.
+// Those before are never destroyed: a schedule that failed left them as they stood.
 keeper& keeper::of_process() {
-  static keeper* instance = nullptr;
-  if (std::exchange(sched::renewed, false) || instance == nullptr) instance = new keeper;
-  return *instance;
+  static auto& all = *new std::vector<keeper*>;
+  if (std::exchange(sched::renewed, false) || all.empty()) all.push_back(new keeper);
+  return *all.back();
 }
 
 }  // namespace cache

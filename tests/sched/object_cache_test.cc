@@ -147,6 +147,35 @@ TEST(ObjectCacheSchedTest, ReplacingAnArrayThatIsUsedIsCaught) {
   EXPECT_TRUE(mutant_is_killed<growing_array>(base::mutant::replace_while_open, {.system = in_sequences}));
 }
 
+// Pushes are held all the time, though the arrays are closed meanwhile for another reason.
+class held_arrays : public arrays_scenario {
+ public:
+  held_arrays() {
+    cpus.close();
+    void* taken[2];
+    require(cpus.take_from(0, taken, 2) == 2, "the array held less than was pushed");
+    for (void* each : taken) hold(each);
+    cpus.open(true);
+    thread(
+        "user", [this] { require(!cpus.push(&held[0]), "an array took an object while pushes were held"); }, 0);
+    thread(
+        "keeper",
+        [this] {
+          const base::lock locked(below);
+          cpus.close();
+          cpus.open(true);
+        },
+        1);
+  }
+};
+
+// KF-9
+TEST(ObjectCacheSchedTest, PushesStayHeldWhileTheArraysAreClosed) { expect_no_failure<held_arrays>(); }
+
+TEST(ObjectCacheSchedTest, APushThatForgetsThatTheGateMayCloseIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<held_arrays>(base::mutant::push_while_closed, search(sharded)));
+}
+
 // -- the whole cache
 
 // Every object is built once before it is handed out, and undone once; nobody is given one that another has.
