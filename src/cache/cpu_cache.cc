@@ -298,6 +298,7 @@ bool cpu_cache::make_array() {
   of.misses = 0;
   of.grown = false;
   total_ += capacity_start_;
+  ++arrays_;
   table_[at(cpu)].store(array, base::memory_order_release);  // partner: array_of and the sequences
   return true;
 }
@@ -310,7 +311,9 @@ std::size_t cpu_cache::move_length() const {
 }
 
 bool cpu_cache::may_grow_to(std::size_t capacity, std::size_t now) const {
-  return capacity > now && total_ + (capacity - now) <= total_max_ && !is_tight(budget_);
+  // Each CPU that has no array yet will want to begin one.
+  const std::size_t promised = at(cpus_ - arrays_) * capacity_start_;
+  return capacity > now && total_ + promised + (capacity - now) <= total_max_ && !is_tight(budget_);
 }
 
 void cpu_cache::note_miss(miss kind) {
@@ -376,6 +379,7 @@ void cpu_cache::drop_array(int cpu) {
   LARDER_CHECK(os::cpu_array::length_of(word) == 0, "an array of %zu objects is dropped",
                os::cpu_array::length_of(word));
   total_ -= array->capacity.load(base::memory_order_relaxed);
+  --arrays_;
   release_memory(cpu);
   of.gets = gets_of(of, word);
   of.word_seen = 0;
@@ -447,6 +451,7 @@ cpu_cache::figures cpu_cache::sum() const {
 
 void cpu_cache::audit(const char* cache_name) const {
   std::size_t total = 0;
+  int arrays = 0;
   bytes charged;
   for (int cpu = 0; cpu < cpus_; ++cpu) {
     const os::cpu_array* array = array_of(cpu);
@@ -463,6 +468,7 @@ void cpu_cache::audit(const char* cache_name) const {
                  capacity, of.entries);
     LARDER_CHECK(array->locked.load() == 0, "cache \"%s\": CPU %d's array is locked", cache_name, cpu);
     total += capacity;
+    ++arrays;
     if (of.grown) charged += shape_for(of.entries).charge;
   }
   for (std::size_t page = 0; page <= page_of(cpus_ - 1); ++page) {
@@ -470,6 +476,7 @@ void cpu_cache::audit(const char* cache_name) const {
                  "cache \"%s\": page %zu of arrays is used by %u of them", cache_name, page, page_users_[page]);
     if (pages_[page] != nullptr) charged += page_shape.charge;
   }
+  LARDER_CHECK(arrays == arrays_, "cache \"%s\": %d CPUs have arrays, counted %d", cache_name, arrays, arrays_);
   LARDER_CHECK(total == total_ && total_ <= total_max_, "cache \"%s\": capacities add up to %zu, counted %zu, of %zu",
                cache_name, total, total_, total_max_);
   LARDER_CHECK(charged == charged_, "cache \"%s\": arrays take %llu bytes, but %llu are counted", cache_name,

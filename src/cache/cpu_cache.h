@@ -152,7 +152,8 @@ class cpu_cache {
   const std::unique_ptr<char*[]> pages_;          // of arrays that have not grown
   const std::unique_ptr<unsigned[]> page_users_;  // arrays in each
   std::size_t total_ = 0;                         // of all capacities
-  std::uint64_t flushed_ = 0;                     // objects that left arrays, and came, without a user
+  int arrays_ = 0;
+  std::uint64_t flushed_ = 0;  // objects that left arrays, and came, without a user
   std::uint64_t refilled_ = 0;
   bytes charged_;
 };

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <thread>
 #include <vector>
@@ -250,6 +251,29 @@ TEST_F(CpuCacheTest, AllArraysTogetherHaveALimit) {
   EXPECT_LE(held, 64U * static_cast<std::size_t>(cpus.cpus()));
   EXPECT_GE(held, 16U);
   while (cpus.pop() != nullptr) continue;
+}
+
+// The limit holds also where the first CPU had grown as far as it may before the others began.
+TEST_F(CpuCacheTest, AnArrayLeavesTheOtherCpusTheirShare) {
+  detail::cpu_front front;
+  cpu_cache cpus(budget, front, {}, 15'360, raw_cache::no_limit);
+  ASSERT_TRUE(cpus.make_array());
+  miss_often(cpus);
+  cpus.audit("test");
+  cpu_set_t others = before;
+  CPU_CLR(static_cast<std::size_t>(os::current_cpu()), &others);
+  if (CPU_COUNT(&others) == 0) GTEST_SKIP() << "there is one CPU only";
+  // Concurrency ids number who runs at once, so this thread must run on while the other does.
+  std::atomic<bool> done{false};
+  std::thread other([&] {
+    EXPECT_EQ(::sched_setaffinity(0, sizeof others, &others), 0);
+    EXPECT_TRUE(cpus.make_array());
+    miss_often(cpus);
+    done = true;
+  });
+  while (!done) continue;
+  other.join();
+  cpus.audit("test");
 }
 
 TEST_F(CpuCacheTest, CapacityFallsWithTheSizeOfObjects) {

@@ -39,7 +39,7 @@ struct keeper::fork_hooks final : os::fork_participant {
   keeper& owner;
 };
 
-keeper::keeper() { os::join_forks(*new fork_hooks(*this)); }
+keeper::keeper() : fork_hooks_(new fork_hooks(*this)) { os::join_forks(*fork_hooks_); }
 
 #ifndef LARDER_SCHEDULED  // where each schedule has a keeper of its own
 keeper& keeper::of_process() {

@@ -60,6 +60,7 @@ class keeper {
 
   // Around fork(): the child begins without a thread and with everything asleep.
   struct fork_hooks;
+  fork_hooks* const fork_hooks_;  // lives as long
 
   base::mutex guard_{base::lock_rank::keeper};
   // All guarded by guard_.

@@ -127,8 +127,8 @@ TEST(StackTest, IdleStacksAreThereForAnyThread) {
   EXPECT_GE(before, 300U);
   std::thread(make_many).join();
   make_many();
-  // A stack in the array of another CPU may be passed over, but those are few.
-  EXPECT_LE(stacks_constructed("32K"), before + 10);
+  // A stack in the array of another CPU may be passed over, but those are few: 256 KiB at most for each of two.
+  EXPECT_LE(stacks_constructed("32K"), before + 16);
 }
 
 // KF-33: idle stacks go back to the budget.
