@@ -63,6 +63,9 @@ class LARDER_API raw_cache {
     void* context = nullptr;
     // The part of each object that never becomes resident (the guard page of a stack), in whole pages: not charged.
     bytes uncharged_per_object = {};
+    // How much of an object its users touch as a rule (of a stack: the upper end); 0: all of it. What is kept ready for
+    // each CPU is so many objects as its own cache memory might still hold.
+    std::size_t used_size = 0;
     // When the budget asks for this cache's empty slabs.
     reclaim_stage stage = reclaim_stage::empty_slabs;
     // Checks of how objects are used. Nothing: what the environment's LARDER_DEBUG says for this name (debug.h).

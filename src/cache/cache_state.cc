@@ -59,7 +59,9 @@ raw_cache::state::state(std::string_view chosen_name, const options& options_cho
       own_memory(std::move(own)),
       debug(cache::debug_layer::make(*chosen.debug, name, geometry, chosen)),
       source(charged, geometry.shape),
-      cpus(charged, users, inlined_for(options_chosen), layout.stride, options_chosen.limit),
+      cpus(charged, users, inlined_for(options_chosen),
+           options_chosen.used_size == 0 ? layout.stride : std::min(options_chosen.used_size, layout.stride),
+           options_chosen.limit),
       depot(charged),
       slabs(geometry, name, chosen.limit, 0),
       registered([this, component = "object_cache/" + name](const base::stat_visitor& show) {

@@ -11,40 +11,25 @@
 
 #include <larder/coroutine.h>
 
+#include "base/atomic.h"
 #include "base/check.h"
 #include "coro/fiber.h"
-#include "coro/innermost.h"
 #include "coro/stack_cache.h"
 #include "os/parker.h"
 
 namespace larder {
 
-namespace coro {
-namespace {
-
-thread_local void* innermost = nullptr;
-
-}  // namespace
-
-// Out of line, so that no code keeps the address of the thread-local over a switch to another thread (KF-34).
-[[gnu::noinline]] void* innermost_coroutine() { return innermost; }
-[[gnu::noinline]] void set_innermost_coroutine(void* state) { innermost = state; }
-
-}  // namespace coro
-
 struct coroutine::state : coro::fiber {
-  explicit state(std::byte* stack_low) : fiber(stack_low) {}
+  explicit state(std::byte* stack_low) : fiber(stack_low) { is_coroutine = true; }
+
+  void run_body();
 
   coro::stack_cache<state>* home = nullptr;  // where it goes back to
-  const char* name = "";
   void* closure = nullptr;
   std::byte* top = nullptr;  // of the stack below the closure
-  void (*run)(void*) = nullptr;
+  void (*run)(void*, void*) = nullptr;
   void (*discard)(void*) = nullptr;  // destroys a closure that never ran
-  std::exception_ptr thrown;
-  state* outer = nullptr;  // the coroutine that resumed this one
-  bool started = false;
-  bool cancelling = false;
+  std::exception_ptr thrown;         // failed ⇔ not null
 };
 
 namespace {
@@ -61,109 +46,132 @@ constexpr int reclaim_attempts = 4;
 // be the last thing to go.
 template <typename State>
 static coro::stack_cache<State>& cache_of(bytes stack_size) {
-  static std::array<coro::stack_cache<State>*, classes> caches{};
+  static constinit std::array<base::atomic<coro::stack_cache<State>*>, classes> caches{};
   static std::array<std::once_flag, classes> made;
   const std::size_t size = std::max(std::bit_ceil(stack_size.count), smallest_stack);
   const auto which = static_cast<std::size_t>(std::countr_zero(size / smallest_stack));
+  // Acquire: sees the cache as it was made; partner: the store below.
+  if (auto* there = caches[which].load(base::memory_order_acquire)) [[likely]]
+    return *there;
   std::call_once(made[which], [&] {
     auto cache = coro::stack_cache<State>::create("coroutines/" + format_bytes({size}), {.stack_size = {size}});
     if (!cache) throw std::bad_alloc();
-    caches[which] = cache->release();
+    caches[which].store(cache->release(), base::memory_order_release);
   });
   return *caches[which];
 }
 
-void* coroutine::prepare(options chosen, std::size_t closure_size, std::size_t closure_alignment) {
+// The slow way to a stack: others' memory is reclaimed for it. Null if there is none.
+template <typename State>
+[[gnu::noinline]] static State* reclaim_and_get(coro::stack_cache<State>& cache) {
+  if (os::parker::current().reclaiming) return nullptr;
+  const bytes slab = cache.cache().stats().slab_bytes;
+  for (int attempt = 0; attempt < reclaim_attempts; ++attempt) {
+    if (memory_budget::process().reclaim(slab) == bytes{0}) return nullptr;
+    if (State* got = cache.try_get()) return got;
+  }
+  return nullptr;
+}
+
+inline coroutine::state& coroutine::self() const { return static_cast<state&>(*core_); }
+
+void* coroutine::prepare(const options& chosen, std::size_t closure_size, std::size_t closure_alignment) {
   if (chosen.stack_size > stack_size_max) {
     throw std::invalid_argument("larder::coroutine: a stack of " + format_bytes(chosen.stack_size) +
                                 " is more than the largest, 1M");
   }
   coro::stack_cache<state>& cache = cache_of<state>(chosen.stack_size);
-  state_ = cache.try_get();
-  if (state_ == nullptr && !os::parker::current().reclaiming) {
-    const bytes slab = cache.cache().stats().slab_bytes;
-    for (int attempt = 0; attempt < reclaim_attempts && state_ == nullptr; ++attempt) {
-      if (memory_budget::process().reclaim(slab) == bytes{0}) break;
-      state_ = cache.try_get();
-    }
-  }
-  if (state_ == nullptr) throw std::bad_alloc();
-  state_->home = &cache;
-  state_->name = chosen.name;
-  const auto end = reinterpret_cast<std::uintptr_t>(state_) - closure_size;
+  state* made = cache.try_get();
+  if (made == nullptr) [[unlikely]]
+    made = reclaim_and_get(cache);
+  if (made == nullptr) throw std::bad_alloc();
+  made->home = &cache;
+  made->name = chosen.name;
+  core_ = made;
+  const auto end = reinterpret_cast<std::uintptr_t>(made) - closure_size;
   auto* place = reinterpret_cast<std::byte*>(end & ~(std::uintptr_t{closure_alignment} - 1));
-  state_->top = reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(place) & ~std::uintptr_t{15});
+  made->top = reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(place) & ~std::uintptr_t{15});
   return place;
 }
 
-void coroutine::begin(void* closure, void (*run)(void*), void (*discard)(void*)) {
-  state_->closure = closure;
-  state_->run = run;
-  state_->discard = discard;
-  state_->started = false;
-  state_->cancelling = false;
-  state_->start(
-      [](void* argument) {
-        auto* self = static_cast<state*>(argument);
-        try {
-          self->run(self->closure);
-        } catch (const cancelled&) {
-          if (!self->cancelling) self->thrown = std::current_exception();
-        } catch (...) {
-          self->thrown = std::current_exception();
-        }
-      },
-      state_, state_->top);
+void coroutine::begin(void* closure, void (*run)(void*, void*), void (*discard)(void*)) {
+  state& made = self();
+  made.closure = closure;
+  made.run = run;
+  made.discard = discard;
+  made.cancelling = false;
+  made.start([](void* argument) { static_cast<state*>(argument)->run_body(); }, &made, made.top);
+}
+
+void coroutine::state::run_body() {
+  try {
+    run(closure, passed);
+  } catch (const cancelled&) {
+    if (!cancelling) thrown = std::current_exception();
+  } catch (...) {
+    thrown = std::current_exception();
+  }
+  passed = nullptr;
+  failed = thrown != nullptr;
 }
 
 coroutine& coroutine::operator=(coroutine&& other) noexcept {
   coroutine taken(std::move(other));
-  std::swap(state_, taken.state_);
+  std::swap(core_, taken.core_);
   return *this;
 }
 
 coroutine::~coroutine() {
-  if (state_ == nullptr) return;
-  LARDER_CHECK(!state_->running(), "coroutine \"%s\" is destroyed while it runs", state_->name);
-  if (!state_->finished()) {
-    if (state_->started) {
-      state_->cancelling = true;
-      // A coroutine that swallows `cancelled` and yields again gets it again.
-      while (!state_->finished()) resume();
-    } else {
-      state_->discard(state_->closure);
-      state_->abandon();
-    }
+  if (core_ == nullptr) return;
+  state& ended = self();
+  LARDER_CHECK(!ended.running(), "coroutine \"%s\" is destroyed while it runs", ended.name);
+  if (!ended.finished()) cancel();
+  ended.home->put(&ended);
+}
+
+void coroutine::cancel() {
+  if (done()) return;
+  state& ended = self();
+  LARDER_CHECK(!ended.running(), "coroutine \"%s\" is cancelled while it runs", ended.name);
+  if (ended.now == detail::fiber_core::phase::fresh) {
+    ended.discard(ended.closure);
+    ended.abandon();
+    return;
   }
-  state_->thrown = nullptr;
-  state_->home->put(state_);
+  ended.cancelling = true;
+  // A coroutine that swallows `cancelled` and yields again gets it again.
+  while (!ended.finished()) ended.fiber::resume();
+  ended.thrown = nullptr;
+  ended.failed = false;
 }
 
-void coroutine::resume() {
-  LARDER_CHECK(state_ != nullptr, "resume of a coroutine that was moved from");
-  state& self = *state_;
-  LARDER_CHECK(!self.finished(), "coroutine \"%s\" is resumed after it has finished", self.name);
-  LARDER_CHECK(!self.running(), "coroutine \"%s\" is resumed while it runs", self.name);
-  self.outer = static_cast<state*>(coro::innermost_coroutine());
-  coro::set_innermost_coroutine(&self);
-  self.started = true;
-  self.fiber::resume();
-  coro::set_innermost_coroutine(self.outer);
-  if (self.thrown && !self.cancelling) std::rethrow_exception(std::exchange(self.thrown, nullptr));
+void coroutine::refuse_resume() const {
+  LARDER_CHECK(core_ != nullptr, "resume of a coroutine that was moved from");
+  base::die(__FILE__, __LINE__, "coroutine \"%s\" is resumed %s", self().name,
+            self().running() ? "while it runs" : "after it has finished");
 }
 
-bool coroutine::done() const { return state_ == nullptr || state_->finished(); }
+void coroutine::refuse_yield() { base::die(__FILE__, __LINE__, "coroutine::yield outside of a coroutine"); }
 
-const char* coroutine::name() const { return state_ == nullptr ? "" : state_->name; }
+void coroutine::resume_watched() { self().fiber::resume(); }
 
-bool coroutine::inside() { return coro::innermost_coroutine() != nullptr; }
+void coroutine::yield_watched(detail::fiber_core& innermost) { static_cast<state&>(innermost).fiber::suspend(); }
 
-void coroutine::yield() {
-  auto* self = static_cast<state*>(coro::innermost_coroutine());
-  LARDER_CHECK(self != nullptr, "coroutine::yield outside of a coroutine");
-  self->suspend();
-  // A destructor that yields while it unwinds the stack must not throw: there it goes on at once.
-  if (self->cancelling && std::uncaught_exceptions() == 0) throw cancelled();
+void coroutine::rethrow() {
+  self().failed = false;
+  std::rethrow_exception(std::exchange(self().thrown, nullptr));
+}
+
+// A destructor that yields while it unwinds the stack must not throw: there it goes on at once.
+void coroutine::unwind() {
+  if (std::uncaught_exceptions() == 0) throw cancelled();
+}
+
+const char* coroutine::name() const { return core_ == nullptr ? "" : self().name; }
+
+bool coroutine::inside() {
+  const detail::fiber_core* innermost = detail::this_thread().innermost;
+  return innermost != nullptr && innermost->is_coroutine;
 }
 
 }  // namespace larder

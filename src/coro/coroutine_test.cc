@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <array>
+#include <csignal>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -13,6 +14,8 @@
 #include <gtest/gtest.h>
 
 #include <larder/coroutine.h>
+
+#include "base/sanitizers.h"
 
 namespace larder {
 namespace {
@@ -45,6 +48,65 @@ TEST(CoroutineTest, RunsFromYieldToYieldUntilItIsDone) {
   counting.resume();
   EXPECT_TRUE(counting.done());
   EXPECT_EQ(steps, (std::vector<int>{0, 1, 2}));
+}
+
+TEST(CoroutineTest, ValuesPassBothWays) {
+  int in[3] = {1, 2, 3};
+  int out[2] = {10, 20};
+  std::vector<void*> seen;
+  coroutine passing([&](void* first) {
+    seen.push_back(first);
+    for (int& each : out) seen.push_back(coroutine::yield(&each));
+  });
+  EXPECT_EQ(passing.resume(&in[0]), &out[0]);
+  EXPECT_EQ(passing.resume(&in[1]), &out[1]);
+  EXPECT_EQ(passing.resume(&in[2]), nullptr) << "nothing comes from an end";
+  EXPECT_TRUE(passing.done());
+  EXPECT_EQ(seen, (std::vector<void*>{&in[0], &in[1], &in[2]}));
+}
+
+TEST(CoroutineTest, ResumeAndYieldWithoutValuesPassNull) {
+  void* seen = &seen;
+  coroutine plain([&] { seen = coroutine::yield(); });
+  EXPECT_EQ(plain.resume(), nullptr);
+  EXPECT_EQ(plain.resume(), nullptr);
+  EXPECT_EQ(seen, nullptr);
+}
+
+TEST(CoroutineTest, CancelUnwindsAndThenItIsDone) {
+  std::vector<std::string> notes;
+  coroutine waiting([&] {
+    const notes_its_end local(notes, "unwound");
+    coroutine::yield();
+    notes.emplace_back("never");
+  });
+  waiting.resume();
+  waiting.cancel();
+  EXPECT_TRUE(waiting.done());
+  EXPECT_EQ(notes, std::vector<std::string>{"unwound"});
+  waiting.cancel();  // again changes nothing
+  EXPECT_TRUE(waiting.done());
+}
+
+TEST(CoroutineTest, CancelBeforeTheFirstResumeDestroysTheClosure) {
+  std::vector<std::string> notes;
+  coroutine fresh([&, held = notes_its_end(notes, "closure")] { notes.emplace_back("never"); });
+  fresh.cancel();
+  EXPECT_TRUE(fresh.done());
+  EXPECT_EQ(notes, std::vector<std::string>{"closure"});
+}
+
+TEST(CoroutineTest, WhatIsThrownDuringCancelGoesNowhere) {
+  coroutine stubborn([] {
+    try {
+      coroutine::yield();
+    } catch (...) {
+      throw std::runtime_error("instead");
+    }
+  });
+  stubborn.resume();
+  EXPECT_NO_THROW(stubborn.cancel());
+  EXPECT_TRUE(stubborn.done());
 }
 
 TEST(CoroutineTest, InsideIsTrueInItsBodyOnly) {
@@ -437,6 +499,65 @@ TEST_F(CoroutineDeathTest, DestructionOfItselfDiesWithItsName) {
   self = std::make_unique<coroutine>([&] { self.reset(); }, coroutine::options{.name = "suicidal"});
   EXPECT_DEATH(self->resume(), "coroutine \"suicidal\" is destroyed while it runs");
 }
+
+TEST_F(CoroutineDeathTest, CancelOfItselfDiesWithItsName) {
+  EXPECT_DEATH(
+      {
+        coroutine* self = nullptr;
+        coroutine selfish([&] { self->cancel(); }, {.name = "selfish"});
+        self = &selfish;
+        selfish.resume();
+      },
+      "coroutine \"selfish\" is cancelled while it runs");
+}
+
+#if !defined(LARDER_ADDRESS_SANITIZER) && !defined(LARDER_THREAD_SANITIZER)  // which report faults themselves
+
+[[gnu::noinline]] int fill_the_stack(int depth) {
+  volatile char room[256] = {};
+  room[0] = static_cast<char>(depth);
+  return depth < 0 ? 0 : fill_the_stack(depth + 1) + room[0];
+}
+
+// KF-41
+TEST_F(CoroutineDeathTest, OverflowIsReportedByName) {
+  EXPECT_DEATH(
+      {
+        EXPECT_TRUE(report_stack_overflow());
+        coroutine outer(
+            [] {
+              coroutine deep([] { fill_the_stack(0); }, {.stack_size = 32_KiB, .name = "deep"});
+              deep.resume();
+            },
+            {.name = "outer"});
+        outer.resume();
+      },
+      "coroutine \"deep\" ran over the end of its stack of 32 KiB, at .* \\(nested 2 deep\\)");
+}
+
+TEST_F(CoroutineDeathTest, OverflowIsReportedOnThreadsThatComeLater) {
+  EXPECT_DEATH(
+      {
+        EXPECT_TRUE(report_stack_overflow());
+        std::thread([] {
+          coroutine deep([] { fill_the_stack(0); }, {.name = "deep"});
+          deep.resume();
+        }).join();
+      },
+      "coroutine \"deep\" ran over the end of its stack of 64 KiB");
+}
+
+TEST_F(CoroutineDeathTest, OtherFaultsGoToWhoWasThereBefore) {
+  EXPECT_EXIT(
+      {
+        EXPECT_TRUE(report_stack_overflow());
+        coroutine stray([] { *reinterpret_cast<volatile int*>(16) = 1; });
+        stray.resume();
+      },
+      testing::KilledBySignal(SIGSEGV), "");
+}
+
+#endif
 
 TEST_F(CoroutineDeathTest, ResumeOfAMovedFromCoroutineDies) {
   coroutine first([] {});

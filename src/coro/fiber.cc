@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A fiber is a context with an end and with what the tools around it must know: the sanitizers are told of each switch,
-// and the C++ runtime's list of exceptions in flight, which it keeps by thread, travels with the fiber. Both are done
-// on the resumer's side where possible: it stays on its thread over the whole resume, whereas a fiber may wake up on
-// another, so nothing of the fiber's code may keep the address of a thread-local across `suspend` (KF-34).
+// and the C++ runtime's list of exceptions in flight, which it keeps by thread, travels with the fiber.
 #include "coro/fiber.h"
 
 #include <cxxabi.h>
 
+#include <utility>
+
 #include "base/check.h"
+#include "coro/overflow.h"
 
 #if defined(LARDER_ADDRESS_SANITIZER)
 #include <sanitizer/asan_interface.h>
@@ -18,7 +19,34 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
-namespace larder::coro {
+namespace larder {
+
+namespace detail {
+
+#if LARDER_INLINE_SWITCHES
+constinit thread_local thread_record larder_thread_record;
+#else
+[[gnu::noinline]] thread_record& this_thread() {
+  constinit static thread_local thread_record mine;
+  return mine;
+}
+#endif
+
+constinit exceptions_in_flight thread_record::unknown_exceptions{nullptr, 1};
+
+void fiber_core::exchange_exceptions(thread_record& here) {
+  if (here.exceptions == &thread_record::unknown_exceptions) {
+    here.exceptions = reinterpret_cast<exceptions_in_flight*>(abi::__cxa_get_globals());
+    coro::prepare_thread_for_overflow();
+  }
+  std::swap(here.exceptions->caught, exceptions.caught);
+  std::swap(here.exceptions->uncaught, exceptions.uncaught);
+  holds_exceptions = exceptions.any();
+}
+
+}  // namespace detail
+
+namespace coro {
 
 // What follows is inlined into `resume` and `suspend` for the thread sanitizer's sake, which counts calls by fiber: a
 // function that it enters on one and leaves on another unbalances both.
@@ -81,36 +109,31 @@ void fiber::start(body run, void* argument, std::byte* top) {
   LARDER_ASSERT(finished(), "a fiber is started while it is under way");
   run_ = run;
   argument_ = argument;
-  exceptions_ = {};
-  own_ = make_context(top, begin, this);
+  own = make_context(top, begin, this);
+  inner = this;
+  now = phase::fresh;
   begin_use();
 }
 
 void fiber::abandon() {
-  run_ = nullptr;
+  now = phase::idle;
   end_use();
 }
 
-// Never inlined, not even at link time: __cxa_get_globals is declared constant, so that two resumes in one function,
-// with a move to another thread between them, might share its answer.
-[[gnu::noinline]] void fiber::resume() {
-  LARDER_CHECK(!running_ && !finished(), "resume of a coroutine that %s", running_ ? "runs" : "has finished");
-  running_ = true;
-  auto* in_flight = reinterpret_cast<exceptions_in_flight*>(abi::__cxa_get_globals());
-  const exceptions_in_flight resumers = *in_flight;
-  *in_flight = exceptions_;
+void fiber::resume() {
+  LARDER_CHECK(can_be_resumed(), "resume of a coroutine that %s", running() ? "runs" : "has finished");
+  begin_resume();
   leave_for_fiber();
-  switch_context(resumer_, own_);
+  switch_context(resumer, own);
   arrive_at_resumer();
-  exceptions_ = *in_flight;
-  *in_flight = resumers;
+  end_resume();
   if (finished()) end_use();
 }
 
 void fiber::suspend() {
-  running_ = false;
+  now = phase::suspended;
   leave_for_resumer(false);
-  switch_context(own_, resumer_);
+  switch_context(own, resumer);
   arrive_at_fiber();
 }
 
@@ -122,11 +145,11 @@ void fiber::begin(void* self) {
 }
 
 void fiber::end() {
-  run_ = nullptr;
-  running_ = false;
+  now = phase::idle;
   leave_for_resumer(true);
-  switch_context(own_, resumer_);
+  switch_context(own, resumer);
   base::die(__FILE__, __LINE__, "a finished fiber was resumed");
 }
 
-}  // namespace larder::coro
+}  // namespace coro
+}  // namespace larder

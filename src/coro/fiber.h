@@ -2,22 +2,19 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+
+#include <larder/units.h>
 
 #include "base/sanitizers.h"
 #include "coro/context.h"
 
 namespace larder::coro {
 
-// The bounds of a stack, without its guard. It grows down from `high`.
-struct stack_bounds {
-  std::byte* low;
-  std::byte* high;
-};
-
 // A flow of control on a stack of its own that others resume and that suspends itself: what coroutines and tasks are
 // built on. It is built once with its stack and started any number of times. One thread at a time uses it; which thread
 // may change between two resumes.
-class fiber {
+class fiber : public detail::fiber_core {
  public:
   using body = void (*)(void* argument);
 
@@ -33,23 +30,22 @@ class fiber {
   // Runs it until it suspends or ends. On any thread or fiber, but itself.
   void resume();
 
-  // Goes back to the resumer. On this fiber only.
+  // Goes back to the resumer. On this fiber, or on one that it resumed, only.
   void suspend();
 
   // Forgets a start that no resume has followed.
   void abandon();
 
-  bool finished() const { return run_ == nullptr; }
-  bool running() const { return running_; }
+  bool finished() const { return now == phase::idle; }
+  bool running() const { return now == phase::running; }
   std::byte* stack_low() const { return stack_low_; }
+  bytes stack_size() const {
+    return {static_cast<std::uint64_t>(reinterpret_cast<const std::byte*>(this) - stack_low_)};
+  }
+
+  const char* name = "";  // outlives the fiber's use
 
  private:
-  // The C++ runtime's account of exceptions in flight, which is per thread but belongs to the flow of control.
-  struct exceptions_in_flight {
-    void* caught = nullptr;
-    unsigned int uncaught = 0;
-  };
-
   static void begin(void* self);
   [[noreturn]] void end();
   // What a sanitizer must be told of a start, an end, and before and after each switch. Nothing in other builds.
@@ -60,13 +56,9 @@ class fiber {
   void leave_for_resumer(bool for_ever);
   void arrive_at_resumer();
 
-  context own_ = nullptr;      // while suspended
-  context resumer_ = nullptr;  // while running
-  body run_ = nullptr;         // null before the start and after the end
+  body run_ = nullptr;
   void* argument_ = nullptr;
   std::byte* const stack_low_;
-  exceptions_in_flight exceptions_;
-  bool running_ = false;
 
 #if defined(LARDER_ADDRESS_SANITIZER)
   void* own_fake_stack_ = nullptr;

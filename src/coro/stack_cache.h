@@ -42,7 +42,8 @@ class stack_cache {
                                           .construct = construct,
                                           .destroy = destroy,
                                           .context = made.get(),
-                                          .uncharged_per_object = {page_size}});
+                                          .uncharged_per_object = {page_size},
+                                          .used_size = used_size});
     if (!cache) return cache.error();
     made->cache_ = std::move(*cache);
     return made;
@@ -66,6 +67,8 @@ class stack_cache {
   explicit stack_cache(bytes stack) : stack_size_(stack) {}
 
   static std::size_t object_size(bytes stack) { return page_size + stack.count; }
+  // As a rule: the record and some frames. So each CPU begins with room for 32.
+  static constexpr std::size_t used_size = 2048;
   static constexpr std::size_t record_size = round_up(sizeof(Record), 64);
 
   Record* record_of(void* object) const {

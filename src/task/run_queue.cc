@@ -10,7 +10,6 @@
 
 #include "base/mutant.h"
 #include "base/yield.h"
-#include "coro/innermost.h"
 #include "os/clock.h"
 
 namespace larder::task_layer {
@@ -33,7 +32,10 @@ constexpr unsigned tasks_between_looks = 32;
 
 }  // namespace
 
-task_block::task_block(std::byte* stack_low) : fiber(stack_low), parker(task_parker::take()) { parker.owner = this; }
+task_block::task_block(std::byte* stack_low) : fiber(stack_low), parker(task_parker::take()) {
+  parker.owner = this;
+  name = "task";
+}
 
 task_block::~task_block() {
   parker.owner = nullptr;
@@ -87,9 +89,7 @@ bool run_queue::run_some() {
     ran = true;
     running_ = next;
     os::parker::set_current(&next->parker);
-    coro::set_innermost_coroutine(next->innermost_coroutine);
     next->resume();
-    next->innermost_coroutine = coro::innermost_coroutine();
     running_ = nullptr;
     if (next->finished()) {
       os::parker::set_current(nullptr);  // its parker goes to the next task together with its stack
@@ -97,7 +97,6 @@ bool run_queue::run_some() {
     }
   }
   os::parker::set_current(nullptr);
-  coro::set_innermost_coroutine(nullptr);
   return ran;
 }
 

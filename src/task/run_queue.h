@@ -28,8 +28,7 @@ struct task_block : coro::fiber, base::list_link<>, base::stack_link {
   struct completion* completion = nullptr;  // null if nobody joins it
   void* closure = nullptr;
   void (*run)(void*) = nullptr;
-  std::byte* top = nullptr;             // of the stack below the closure
-  void* innermost_coroutine = nullptr;  // while it is parked
+  std::byte* top = nullptr;  // of the stack below the closure
 };
 
 // The tasks of one thread, its owner: which run next, which wait for a time, which others have made ready. What the

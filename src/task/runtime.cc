@@ -184,7 +184,6 @@ task_layer::completion* runtime::begin(launch prepared, void* closure, void (*bo
   auto& block = *static_cast<task_block*>(prepared.block);
   block.closure = closure;
   block.run = body;
-  block.innermost_coroutine = nullptr;
   task_layer::completion* completion = block.completion;
   block.start(
       [](void* argument) {

@@ -29,7 +29,7 @@ class flow {
   void check_stack() const;
 
  private:
-  coro::context context_ = nullptr;
+  coro::context context_;
   std::byte* stack_ = nullptr;
 #if defined(LARDER_ADDRESS_SANITIZER)
   void arrive();
