@@ -116,6 +116,7 @@ class LARDER_API memory_resource final : public std::pmr::memory_resource {
   statistics stats() const;
   // The cache that serves such requests; null if a span does, or if none has been made yet.
   const raw_cache* cache_for(std::size_t size, std::size_t alignment) const;
+  raw_cache* cache_for(std::size_t size, std::size_t alignment);
   // Audits every cache, and dies if counts of spans do not fit. No other call may run meanwhile (the keeper may).
   void audit() const;
   const std::string& name() const;

@@ -224,6 +224,10 @@ memory_resource::statistics memory_resource::stats() const {
 }
 
 const raw_cache* memory_resource::cache_for(std::size_t size, std::size_t alignment) const {
+  return const_cast<memory_resource*>(this)->cache_for(size, alignment);
+}
+
+raw_cache* memory_resource::cache_for(std::size_t size, std::size_t alignment) {
   const std::size_t number = size_classes::number_for(size, alignment);
   return number < size_classes::count ? caches_[number].load(std::memory_order_acquire) : nullptr;
 }
