@@ -84,8 +84,17 @@ struct context {
         "cc", "memory");
 }
 
+#elif defined(__aarch64__)
+
+struct context {
+  void* stack_pointer = nullptr;  // the rest stands on the stack (src/coro/context_aarch64.S)
+};
+
+extern "C" void larder_switch_context(context* save, const context* load);
+inline void switch_context(context& save, const context& load) { larder_switch_context(&save, &load); }
+
 #else
-#error "Larder's context switch is written for x86-64 only"
+#error "Larder's context switch is written for x86-64 and aarch64"
 #endif
 
 struct fiber_core;

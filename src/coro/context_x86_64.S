@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Where a new context begins (System V ABI): rbp holds the argument, and on the stack stands the function, which never
-// returns. Unwinding ends here. No shadow-stack property is noted for this file, so a program that links it runs without
-// a shadow stack, which a switch would leave behind.
+// returns. Unwinding ends here. No shadow-stack property is noted for this file, so a program that links it runs
+// without a shadow stack, which a switch would leave behind.
 
 #if defined(__x86_64__)
 
