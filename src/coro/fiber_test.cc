@@ -226,6 +226,52 @@ TEST(FiberTest, SuspendsFromTheStackOfANestedFiber) {
   EXPECT_TRUE(outer->finished());
 }
 
+// KF-34: the outer of two is suspended from within the inner one, and both wake up on another thread, inside catch
+// blocks.
+TEST(FiberTest, ANestWakesUpOnAnotherThread) {
+  fiber* outer_self = nullptr;
+  fiber* inner_self = nullptr;
+  std::vector<std::string> caught;
+  test_fiber inner([&] {
+    try {
+      throw std::runtime_error("inner");
+    } catch (const std::exception&) {
+      outer_self->suspend();
+      caught.emplace_back(detail::this_thread().innermost == inner_self ? "in inner" : "lost");
+      try {
+        throw;
+      } catch (const std::exception& same) {
+        caught.emplace_back(same.what());
+      }
+    }
+  });
+  test_fiber outer([&] {
+    try {
+      throw std::runtime_error("outer");
+    } catch (const std::exception&) {
+      inner->resume();
+      caught.emplace_back(detail::this_thread().innermost == outer_self ? "in outer" : "lost");
+      try {
+        throw;
+      } catch (const std::exception& same) {
+        caught.emplace_back(same.what());
+      }
+    }
+  });
+  outer_self = &*outer;
+  inner_self = &*inner;
+  outer->resume();
+  EXPECT_EQ(detail::this_thread().innermost, nullptr);
+  EXPECT_EQ(std::current_exception(), nullptr);
+  std::thread([&] {
+    outer->resume();
+    EXPECT_EQ(detail::this_thread().innermost, nullptr);
+    EXPECT_EQ(std::current_exception(), nullptr);
+  }).join();
+  EXPECT_TRUE(outer->finished() && inner->finished());
+  EXPECT_EQ(caught, (std::vector<std::string>{"in inner", "inner", "in outer", "outer"}));
+}
+
 TEST(FiberTest, ExceptionsInFlightBelongToTheFiber) {
   fiber* self = nullptr;
   std::string caught_inside;
