@@ -67,8 +67,8 @@ class stack_cache {
   explicit stack_cache(bytes stack) : stack_size_(stack) {}
 
   static std::size_t object_size(bytes stack) { return page_size + stack.count; }
-  // As a rule: the record and some frames. So each CPU begins with room for 32.
-  static constexpr std::size_t used_size = 2048;
+  // As a rule the record and some frames: the page that an idle stack keeps resident.
+  static constexpr std::size_t used_size = page_size;
   static constexpr std::size_t record_size = round_up(sizeof(Record), 64);
 
   Record* record_of(void* object) const {
