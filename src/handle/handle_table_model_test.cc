@@ -13,6 +13,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/sanitizers.h"
 #include "handle/handle_model_test.h"
 
 namespace larder::handle_layer {
@@ -27,11 +28,16 @@ std::vector<std::uint8_t> random_bytes(std::uint64_t seed, std::size_t count) {
 
 // An input has some thousand operations.
 constexpr std::size_t input_bytes = 4000;
+#if defined(LARDER_ADDRESS_SANITIZER) || defined(LARDER_THREAD_SANITIZER)
+constexpr std::uint64_t seeds = 2;
+#else
+constexpr std::uint64_t seeds = 5;
+#endif
 
 class HandleTableModelTest : public testing::TestWithParam<std::size_t> {
  protected:
   static void play(std::size_t frames_max) {
-    for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+    for (std::uint64_t seed = 1; seed <= seeds; ++seed) {
       handle_model model({.limit = GetParam(), .frames_max = frames_max});
       EXPECT_EQ(model.play(random_bytes(seed, input_bytes)), "") << "seed " << seed;
     }
