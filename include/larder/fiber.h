@@ -161,23 +161,17 @@ struct fiber_core {
     if (here.exceptions->any() || holds_exceptions) [[unlikely]]
       exchange_exceptions(here);
     outer = here.innermost;
-    here.innermost = inner == this ? as_register(this) : inner;
+    here.innermost = inner;
   }
   [[gnu::always_inline]] inline void end_resume() {
     thread_record& here = this_thread();
-    if (here.innermost != this) [[unlikely]]
-      inner = here.innermost;
-    here.innermost = outer == nullptr ? as_register<fiber_core>(nullptr) : outer;
+    inner = here.innermost;
+    here.innermost = outer;
     if (here.exceptions->any() || holds_exceptions) [[unlikely]]
       exchange_exceptions(here);
   }
 
  private:
-  template <typename T>
-  [[gnu::always_inline]] static T* as_register(T* value) {
-    asm("" : "+r"(value));
-    return value;
-  }
   // Rare, for most switches are outside of catch blocks and of unwinding.
   LARDER_API void exchange_exceptions(thread_record& here);
 };

@@ -272,6 +272,22 @@ TEST(FiberTest, ANestWakesUpOnAnotherThread) {
   EXPECT_EQ(caught, (std::vector<std::string>{"in inner", "inner", "in outer", "outer"}));
 }
 
+// It was suspended from within another once, and later suspends itself, after the other has ended.
+TEST(FiberTest, ANestThatIsOverIsForgotten) {
+  fiber* outer_self = nullptr;
+  test_fiber inner([&] { outer_self->suspend(); });
+  const detail::fiber_core* seen = nullptr;
+  test_fiber outer([&] {
+    inner->resume();
+    outer_self->suspend();
+    seen = detail::this_thread().innermost;
+  });
+  outer_self = &*outer;
+  for (int i = 0; i < 3; ++i) outer->resume();
+  EXPECT_TRUE(outer->finished() && inner->finished());
+  EXPECT_EQ(seen, outer_self);
+}
+
 TEST(FiberTest, ExceptionsInFlightBelongToTheFiber) {
   fiber* self = nullptr;
   std::string caught_inside;
