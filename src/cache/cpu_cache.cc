@@ -167,15 +167,14 @@ os::cpu_array* cpu_cache::array_of(int cpu) const {
 
 std::size_t cpu_cache::pop_many(void** objects, std::size_t count) {
   if (sequences_) return os::pop_many(own_, objects, count, os::cpu_array::get_step);
-  os::cpu_array* mine = lock_current();
+  os::cpu_array* mine = lock_current(use::pop);
   return mine == nullptr ? 0 : take_locked(*mine, objects, count, os::cpu_array::get_step);
 }
 
 std::size_t cpu_cache::push_many(void* const* objects, std::size_t count) {
   if (sequences_) return os::push_many(own_, objects, count);
-  os::cpu_array* mine = lock_current();
-  // Another look, which asks whether it is open: it may have been closed in between, to be opened with pushes held.
-  const bool refused = base::is_mutant(base::mutant::push_while_closed) ? pushes_held() : !is_open();
+  os::cpu_array* mine = lock_current(use::push);
+  const bool refused = base::is_mutant(base::mutant::push_while_closed) && pushes_held();
   return mine == nullptr ? 0 : add_locked(*mine, objects, refused ? 0 : count);
 }
 
@@ -183,7 +182,7 @@ std::size_t cpu_cache::flush(void** objects, std::size_t count) {
   std::size_t moved = 0;
   if (sequences_) {
     moved = os::pop_many(own_, objects, count, os::cpu_array::move_step);
-  } else if (os::cpu_array* mine = lock_current()) {
+  } else if (os::cpu_array* mine = lock_current(use::pop)) {
     moved = take_locked(*mine, objects, count, os::cpu_array::move_step);
   }
   flushed_ += moved;
@@ -234,11 +233,13 @@ void cpu_cache::unlock(os::cpu_array& array) {
 }
 
 // The gate is looked at under the array's lock: who closes it takes each of these locks afterwards, to empty the array;
-// so either the collector finds what is pushed here, or the gate is seen closed.
-os::cpu_array* cpu_cache::lock_current() const {
+// so either the collector finds what is pushed here, or the gate is seen closed. One look decides: between two it may
+// be closed, and then opened with pushes held.
+os::cpu_array* cpu_cache::lock_current(use wanted) const {
   os::cpu_array* mine = array_of(current_cpu());
   if (mine == nullptr || !try_lock(*mine)) return nullptr;
-  if (!closed()) return mine;
+  const bool pushes = wanted == use::push && !base::is_mutant(base::mutant::push_while_closed);
+  if (pushes ? is_open() : !closed()) return mine;
   unlock(*mine);
   return nullptr;
 }
@@ -267,7 +268,7 @@ std::size_t cpu_cache::add_locked(os::cpu_array& array, void* const* objects, st
 
 void* cpu_cache::pop_locked() {
   void* object = nullptr;
-  os::cpu_array* mine = lock_current();
+  os::cpu_array* mine = lock_current(use::pop);
   if (mine != nullptr) take_locked(*mine, &object, 1, os::cpu_array::get_step);
   return object;
 }

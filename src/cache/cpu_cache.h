@@ -98,6 +98,7 @@ class cpu_cache {
 
  private:
   enum class gate : unsigned char { open, pushes_held, closed };
+  enum class use : unsigned char { pop, push };
 
   // What is known of a CPU's array besides its head. Guarded by the mutex of the layer below.
   struct account {
@@ -118,7 +119,7 @@ class cpu_cache {
 
   void* pop_locked();
   bool push_locked(void* object);
-  os::cpu_array* lock_current() const;
+  os::cpu_array* lock_current(use wanted) const;
   void lock(os::cpu_array& array) const;
   static bool try_lock(os::cpu_array& array);
   static void unlock(os::cpu_array& array);
