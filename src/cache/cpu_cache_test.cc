@@ -18,6 +18,7 @@
 #include "base/mutex.h"
 #include "os/cpu.h"
 #include "os/fault.h"
+#include "tests/support/one_cpu.h"
 
 namespace larder::cache {
 namespace {
@@ -25,22 +26,9 @@ namespace {
 // Stays on one CPU, so that each operation finds the same array.
 class CpuCacheTest : public testing::Test {
  protected:
-  CpuCacheTest() {
-    ::sched_getaffinity(0, sizeof before, &before);
-    stay_on(os::current_cpu());
-  }
-  ~CpuCacheTest() override { ::sched_setaffinity(0, sizeof before, &before); }
-
-  static void stay_on(int cpu) {
-    cpu_set_t only;
-    CPU_ZERO(&only);
-    CPU_SET(static_cast<std::size_t>(cpu), &only);
-    ASSERT_EQ(::sched_setaffinity(0, sizeof only, &only), 0);
-  }
-
+  const tests::stays_on_one_cpu pinned;
   memory_budget budget{"test"};
   int objects[300] = {};
-  cpu_set_t before{};
 };
 
 // A layer that holds so many, and the front that inlined code would look at.
@@ -121,8 +109,8 @@ TEST_F(CpuCacheTest, WhatIsCachedAnywhereIsTakenWhileClosed) {
   layer cpus(budget, 10);
   int next = 0;
   for (int cpu = 0; cpu < cpus.cpus(); ++cpu) {
-    if (!CPU_ISSET(static_cast<std::size_t>(cpu), &before)) continue;
-    stay_on(cpu);
+    if (!CPU_ISSET(static_cast<std::size_t>(cpu), &pinned.before())) continue;
+    tests::stay_on(cpu);
     ASSERT_TRUE(cpus.make_array());
     ASSERT_TRUE(cpus.push(&objects[next++]));
   }
@@ -260,7 +248,7 @@ TEST_F(CpuCacheTest, AnArrayLeavesTheOtherCpusTheirShare) {
   ASSERT_TRUE(cpus.make_array());
   miss_often(cpus);
   cpus.audit("test");
-  cpu_set_t others = before;
+  cpu_set_t others = pinned.before();
   CPU_CLR(static_cast<std::size_t>(os::current_cpu()), &others);
   if (CPU_COUNT(&others) == 0) GTEST_SKIP() << "there is one CPU only";
   // Concurrency ids number who runs at once, so this thread must run on while the other does.
@@ -354,7 +342,7 @@ TEST_F(CpuCacheTest, EachObjectIsPoppedOnceByManyThreadsAndACollector) {
   base::mutex below{base::lock_rank::cache_slabs};
   std::vector<base::atomic<int>> owners(count);
   std::vector<std::thread> threads;
-  ::sched_setaffinity(0, sizeof before, &before);
+  pinned.end();
   ASSERT_TRUE(cpus.make_array());
   for (std::size_t thread = 0; thread < 4; ++thread) {
     threads.emplace_back([&, thread] {

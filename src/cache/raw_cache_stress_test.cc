@@ -18,6 +18,7 @@
 
 #include "base/atomic.h"
 #include "os/cpu.h"
+#include "tests/support/one_cpu.h"
 
 namespace larder {
 namespace {
@@ -52,22 +53,13 @@ class alarms {
   struct sigaction before_ {};
 };
 
-std::vector<std::size_t> allowed_cpus() {
-  cpu_set_t allowed;
-  CPU_ZERO(&allowed);
-  EXPECT_EQ(sched_getaffinity(0, sizeof allowed, &allowed), 0);
-  std::vector<std::size_t> cpus;
-  for (std::size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &allowed)) cpus.push_back(cpu);
+std::vector<int> allowed_cpus() {
+  const cpu_set_t allowed = tests::allowed_cpus();
+  std::vector<int> cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(static_cast<std::size_t>(cpu), &allowed)) cpus.push_back(cpu);
   }
   return cpus;
-}
-
-void move_to(std::size_t cpu) {
-  cpu_set_t one;
-  CPU_ZERO(&one);
-  CPU_SET(cpu, &one);
-  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
 }
 
 // What one thread does with the cache; its objects carry its number.
@@ -100,9 +92,9 @@ class worker {
   }
 
   // Runs for `rounds`, each of some hundred operations on another CPU.
-  void run(int rounds, const std::vector<std::size_t>& cpus) {
+  void run(int rounds, const std::vector<int>& cpus) {
     for (int round = 0; round < rounds && !testing::Test::HasFatalFailure(); ++round) {
-      move_to(cpus[random_() % cpus.size()]);
+      tests::stay_on(cpus[random_() % cpus.size()]);
       for (std::uint64_t left = 100 + random_() % 300; left > 0; --left) step();
     }
   }
@@ -147,7 +139,7 @@ class RawCacheStressTest : public testing::Test {
   }
 
   static void run_workers(raw_cache& cache, std::size_t threads_count, int rounds) {
-    const std::vector<std::size_t> cpus = allowed_cpus();
+    const std::vector<int> cpus = allowed_cpus();
     std::vector<std::thread> threads;
     for (std::size_t number = 1; number <= threads_count; ++number) {
       threads.emplace_back([&, number] { worker(cache, number).run(rounds, cpus); });

@@ -20,26 +20,17 @@
 #include "base/atomic.h"
 #include "os/cpu.h"
 #include "os/cpu_sequence.h"
+#include "tests/support/one_cpu.h"
 
 namespace larder {
 namespace {
-
-void run_on(int cpu) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(static_cast<std::size_t>(cpu), &set);
-  pthread_setaffinity_np(pthread_self(), sizeof set, &set);
-}
 
 class HandleTableCpuTest : public testing::Test {
  protected:
   memory_budget budget{"test"};
   std::array<int, 2000> numbers{};
 
-  ~HandleTableCpuTest() override {
-    EXPECT_EQ(budget.used(), bytes{});
-    pthread_setaffinity_np(pthread_self(), sizeof allowed_, &allowed_);
-  }
+  ~HandleTableCpuTest() override { EXPECT_EQ(budget.used(), bytes{}); }
 
   // Runs on another CPU than the calling thread, which goes on when it has ended. True if it had another list all the
   // time: a thread that is preempted may find its number given to another.
@@ -49,7 +40,7 @@ class HandleTableCpuTest : public testing::Test {
     bool apart = false;
     const int here = os::sequence_cpu();
     std::thread other([&] {
-      run_on(cpus_ - 1);
+      tests::stay_on(cpus_ - 1);
       const int there = os::sequence_cpu();
       body();
       apart = there != here && there == os::sequence_cpu();
@@ -62,16 +53,12 @@ class HandleTableCpuTest : public testing::Test {
   }
   int cpus() const { return cpus_; }
   void SetUp() override {
-    if (cpus_ > 1) run_on(0);
+    if (cpus_ > 1) tests::stay_on(0);
   }
 
  private:
-  cpu_set_t allowed_ = [] {
-    cpu_set_t set;
-    pthread_getaffinity_np(pthread_self(), sizeof set, &set);
-    return set;
-  }();
   const int cpus_ = os::available_cpus();
+  const tests::stays_on_one_cpu pinned_;
 };
 
 // KF-16, KF-25

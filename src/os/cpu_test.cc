@@ -8,6 +8,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/one_cpu.h"
+
 namespace larder::os {
 namespace {
 
@@ -21,14 +23,10 @@ TEST(CpuTest, CountsAgree) {
 // KF-13: what is sized by possible_cpus holds wherever the thread is moved to.
 TEST(CpuTest, CurrentCpuStaysBelowPossibleWhileTheAffinityChanges) {
   std::thread([] {
-    cpu_set_t allowed;
-    ASSERT_EQ(::sched_getaffinity(0, sizeof allowed, &allowed), 0);
+    const cpu_set_t allowed = tests::allowed_cpus();
     for (std::size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
       if (!CPU_ISSET(cpu, &allowed)) continue;
-      cpu_set_t only;
-      CPU_ZERO(&only);
-      CPU_SET(cpu, &only);
-      ASSERT_EQ(::sched_setaffinity(0, sizeof only, &only), 0);
+      tests::stay_on(static_cast<int>(cpu));
       EXPECT_EQ(current_cpu(), static_cast<int>(cpu));
       EXPECT_LT(static_cast<int>(cpu), possible_cpus());
       EXPECT_EQ(available_cpus(), 1);

@@ -3,24 +3,39 @@
 
 #include <sched.h>
 
+#include <gtest/gtest.h>
+
 namespace larder::tests {
+
+// Moves the calling thread, and those that it starts from now on.
+inline void stay_on(int cpu) {
+  cpu_set_t only;
+  CPU_ZERO(&only);
+  CPU_SET(static_cast<unsigned>(cpu), &only);
+  EXPECT_EQ(::sched_setaffinity(0, sizeof only, &only), 0) << "to CPU " << cpu;
+}
+
+inline cpu_set_t allowed_cpus() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  EXPECT_EQ(::sched_getaffinity(0, sizeof allowed, &allowed), 0);
+  return allowed;
+}
 
 // Keeps the calling thread, and those that it starts meanwhile, on one CPU, so that they meet one array of each cache.
 class stays_on_one_cpu {
  public:
-  stays_on_one_cpu() {
-    ::sched_getaffinity(0, sizeof before_, &before_);
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(static_cast<unsigned>(::sched_getcpu()), &one);
-    ::sched_setaffinity(0, sizeof one, &one);
-  }
-  ~stays_on_one_cpu() { ::sched_setaffinity(0, sizeof before_, &before_); }
+  stays_on_one_cpu() { stay_on(::sched_getcpu()); }
+  ~stays_on_one_cpu() { end(); }
   stays_on_one_cpu(const stays_on_one_cpu&) = delete;
   stays_on_one_cpu& operator=(const stays_on_one_cpu&) = delete;
 
+  // Where the thread was allowed, and is again afterwards.
+  const cpu_set_t& before() const { return before_; }
+  void end() const { EXPECT_EQ(::sched_setaffinity(0, sizeof before_, &before_), 0); }
+
  private:
-  cpu_set_t before_{};
+  const cpu_set_t before_ = allowed_cpus();
 };
 
 }  // namespace larder::tests
