@@ -44,6 +44,7 @@ TEST(ParkerTest, TokenCountsAlsoAfterTheDeadline) {
 }
 
 TEST(ParkerTest, SleepsUntilTheDeadlineAndNotLess) {
+  (void)parker::current().park_until(now());  // takes the token that another test may have left
   const time_point deadline = now() + 20ms;
   EXPECT_FALSE(parker::current().park_until(deadline));
   EXPECT_GE(now(), deadline);
