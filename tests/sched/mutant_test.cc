@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/mutant.h"
 
+#include <cctype>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -28,6 +29,17 @@ std::string sources_below(const std::filesystem::path& folder, bool tests) {
   return all;
 }
 
+// True if the text has `mutant::name`. A regular expression would take half a minute under the sanitizers.
+bool names(const std::string& text, const std::string& name) {
+  const std::string wanted = "mutant::" + name;
+  const auto in_a_word = [](char each) { return std::isalnum(static_cast<unsigned char>(each)) != 0 || each == '_'; };
+  for (std::size_t at = text.find(wanted); at != std::string::npos; at = text.find(wanted, at + 1)) {
+    const std::size_t end = at + wanted.size();
+    if (end == text.size() || !in_a_word(text[end])) return true;
+  }
+  return false;
+}
+
 TEST(MutantTest, EveryMutantChangesSomethingAndHasATestThatMustKillIt) {
   const std::filesystem::path here = std::filesystem::path(__FILE__).parent_path();
   const std::filesystem::path sources = here / ".." / ".." / "src";
@@ -41,9 +53,8 @@ TEST(MutantTest, EveryMutantChangesSomethingAndHasATestThatMustKillIt) {
     const std::string name = (*match)[1];
     if (name == "none") continue;
     ++mutants;
-    const std::regex used("mutant::" + name + "\\b");
-    EXPECT_TRUE(std::regex_search(code, used)) << name << " changes nothing";
-    EXPECT_TRUE(std::regex_search(tests, used)) << name << " has no test in tests/sched/";
+    EXPECT_TRUE(names(code, name)) << name << " changes nothing";
+    EXPECT_TRUE(names(tests, name)) << name << " has no test in tests/sched/";
   }
   EXPECT_GT(mutants, 10);
 }
