@@ -21,7 +21,13 @@ namespace {
 
 using namespace std::chrono_literals;
 
-TEST(ParkerTest, UnparkBeforeParkIsKept) {
+class ParkerTest : public testing::Test {
+ protected:
+  // Takes the token that another test of the process may have left.
+  ParkerTest() { (void)parker::current().park_until(now()); }
+};
+
+TEST_F(ParkerTest, UnparkBeforeParkIsKept) {
   parker& mine = parker::current();
   mine.unpark();
   mine.park();
@@ -29,28 +35,27 @@ TEST(ParkerTest, UnparkBeforeParkIsKept) {
   EXPECT_TRUE(mine.park_until(now() + 1h));
 }
 
-TEST(ParkerTest, HoldsAtMostOneToken) {
+TEST_F(ParkerTest, HoldsAtMostOneToken) {
   parker& mine = parker::current();
   for (int i = 0; i < 3; ++i) mine.unpark();
   EXPECT_TRUE(mine.park_until(now()));
   EXPECT_FALSE(mine.park_until(now()));
 }
 
-TEST(ParkerTest, TokenCountsAlsoAfterTheDeadline) {
+TEST_F(ParkerTest, TokenCountsAlsoAfterTheDeadline) {
   parker& mine = parker::current();
   mine.unpark();
   EXPECT_TRUE(mine.park_until(now() - 1h));
   EXPECT_FALSE(mine.park_until(now() - 1h));
 }
 
-TEST(ParkerTest, SleepsUntilTheDeadlineAndNotLess) {
-  (void)parker::current().park_until(now());  // takes the token that another test may have left
+TEST_F(ParkerTest, SleepsUntilTheDeadlineAndNotLess) {
   const time_point deadline = now() + 20ms;
   EXPECT_FALSE(parker::current().park_until(deadline));
   EXPECT_GE(now(), deadline);
 }
 
-TEST(ParkerTest, UnparkFromAnotherThreadWakesAndPublishes) {
+TEST_F(ParkerTest, UnparkFromAnotherThreadWakesAndPublishes) {
   parker& mine = parker::current();
   int message = 0;  // plain: the token must publish it
   std::thread other([&] {
@@ -64,7 +69,7 @@ TEST(ParkerTest, UnparkFromAnotherThreadWakesAndPublishes) {
 }
 
 // Pairs of threads that hand a plain counter to and fro: a lost token hangs, a missing order is a race.
-TEST(ParkerTest, ManyThreadsPlayPingPong) {
+TEST_F(ParkerTest, ManyThreadsPlayPingPong) {
   constexpr int rounds = 3'000;
   struct table {
     std::array<std::atomic<parker*>, 2> players{};
@@ -92,7 +97,7 @@ TEST(ParkerTest, ManyThreadsPlayPingPong) {
 }
 
 // Short deadlines race with tokens: whoever waits sees every number that was announced before a token.
-TEST(ParkerTest, NoTokenIsLostToADeadlineThatPasses) {
+TEST_F(ParkerTest, NoTokenIsLostToADeadlineThatPasses) {
   constexpr unsigned most = 20'000;
   parker& mine = parker::current();
   std::atomic<unsigned> announced{0};
@@ -120,7 +125,7 @@ TEST(ParkerTest, NoTokenIsLostToADeadlineThatPasses) {
   mine.park_until(now());  // takes what is left over
 }
 
-TEST(ParkerTest, SignalDoesNotEndTheSleep) {
+TEST_F(ParkerTest, SignalDoesNotEndTheSleep) {
   struct sigaction handle {};
   struct sigaction before {};
   handle.sa_handler = [](int) {};  // without SA_RESTART: the system call ends
@@ -141,14 +146,14 @@ TEST(ParkerTest, SignalDoesNotEndTheSleep) {
   ::sigaction(SIGUSR2, &before, nullptr);
 }
 
-TEST(ParkerTest, ThreadsOwnParkerStaysTheSame) {
+TEST_F(ParkerTest, ThreadsOwnParkerStaysTheSame) {
   EXPECT_EQ(&parker::current(), &parker::current());
   parker* other = nullptr;
   std::thread([&] { other = &parker::current(); }).join();
   EXPECT_NE(other, &parker::current());
 }
 
-TEST(ParkerTest, ParkersOfEndedThreadsAreUsedAgain) {
+TEST_F(ParkerTest, ParkersOfEndedThreadsAreUsedAgain) {
   std::set<parker*> seen;
   for (int i = 0; i < 50; ++i) {
     std::thread([&] { seen.insert(&parker::current()); }).join();
@@ -156,7 +161,7 @@ TEST(ParkerTest, ParkersOfEndedThreadsAreUsedAgain) {
   EXPECT_EQ(seen.size(), 1U);
 }
 
-TEST(ParkerTest, LateUnparkOfAnEndedThreadCostsTheNextOwnerALook) {
+TEST_F(ParkerTest, LateUnparkOfAnEndedThreadCostsTheNextOwnerALook) {
   parker* ended = nullptr;
   std::thread([&] { ended = &parker::current(); }).join();
   ended->unpark();
@@ -176,7 +181,7 @@ class counting_parker final : public parker {
   int unparks = 0;
 };
 
-TEST(ParkerTest, AnotherMayTakeTheThreadsPlace) {
+TEST_F(ParkerTest, AnotherMayTakeTheThreadsPlace) {
   parker& own = parker::current();
   counting_parker task;
   parker::set_current(&task);
