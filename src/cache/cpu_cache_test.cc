@@ -108,8 +108,7 @@ TEST_F(CpuCacheTest, ManyMoveInOrderAndCountWhatUsersDid) {
 TEST_F(CpuCacheTest, WhatIsCachedAnywhereIsTakenWhileClosed) {
   layer cpus(budget, 10);
   int next = 0;
-  for (int cpu = 0; cpu < cpus.cpus(); ++cpu) {
-    if (!CPU_ISSET(static_cast<std::size_t>(cpu), &pinned.before())) continue;
+  for (const int cpu : tests::allowed_cpus(pinned.before())) {
     tests::stay_on(cpu);
     ASSERT_TRUE(cpus.make_array());
     ASSERT_TRUE(cpus.push(&objects[next++]));

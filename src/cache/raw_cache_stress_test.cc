@@ -2,7 +2,6 @@
 //
 // Caches under what interrupts a thread at any instruction: signals every 50 microseconds, moves from CPU to CPU, the
 // keeper, and threads that come and go. Each object has an owner word that whoever holds it sets and checks.
-#include <sched.h>
 #include <sys/time.h>
 
 #include <chrono>
@@ -52,15 +51,6 @@ class alarms {
   }
   struct sigaction before_ {};
 };
-
-std::vector<int> allowed_cpus() {
-  const cpu_set_t allowed = tests::allowed_cpus();
-  std::vector<int> cpus;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(static_cast<std::size_t>(cpu), &allowed)) cpus.push_back(cpu);
-  }
-  return cpus;
-}
 
 // What one thread does with the cache; its objects carry its number.
 class worker {
@@ -139,7 +129,7 @@ class RawCacheStressTest : public testing::Test {
   }
 
   static void run_workers(raw_cache& cache, std::size_t threads_count, int rounds) {
-    const std::vector<int> cpus = allowed_cpus();
+    const std::vector<int> cpus = tests::allowed_cpus();
     std::vector<std::thread> threads;
     for (std::size_t number = 1; number <= threads_count; ++number) {
       threads.emplace_back([&, number] { worker(cache, number).run(rounds, cpus); });

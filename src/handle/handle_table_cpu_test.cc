@@ -18,7 +18,6 @@
 #include <larder/handle_table.h>
 
 #include "base/atomic.h"
-#include "os/cpu.h"
 #include "os/cpu_sequence.h"
 #include "tests/support/one_cpu.h"
 
@@ -40,7 +39,7 @@ class HandleTableCpuTest : public testing::Test {
     bool apart = false;
     const int here = os::sequence_cpu();
     std::thread other([&] {
-      tests::stay_on(cpus_ - 1);
+      tests::stay_on(cpus_.back());
       const int there = os::sequence_cpu();
       body();
       apart = there != here && there == os::sequence_cpu();
@@ -51,14 +50,12 @@ class HandleTableCpuTest : public testing::Test {
     other.join();
     return apart && here == os::sequence_cpu();
   }
-  int cpus() const { return cpus_; }
-  void SetUp() override {
-    if (cpus_ > 1) tests::stay_on(0);
-  }
+  const std::vector<int>& cpus() const { return cpus_; }
+  void SetUp() override { tests::stay_on(cpus_.front()); }
 
  private:
-  const int cpus_ = os::available_cpus();
   const tests::stays_on_one_cpu pinned_;
+  const std::vector<int> cpus_ = tests::allowed_cpus(pinned_.before());
 };
 
 // KF-16, KF-25
@@ -100,7 +97,7 @@ TEST_F(HandleTableCpuTest, AFullListIsSharedWithAnEmptyOne) {
 // A stranger makes a list shared; its own CPU gets it back for itself when it has been alone for long.
 TEST_F(HandleTableCpuTest, AListIsBiasedAgain) {
   if (os::sequences() == os::sequence_mode::sharded) GTEST_SKIP() << os::sequences_description();
-  if (cpus() < 2) GTEST_SKIP() << "there is one CPU";
+  if (cpus().size() < 2) GTEST_SKIP() << "there is one CPU";
   handle_table<int> table("biased", {.limit = 10, .budget = &budget});
   const auto pass_some_on = [&] {
     for (int i = 0; i < 50; ++i) {
@@ -144,7 +141,7 @@ TEST_F(HandleTableCpuTest, NothingIsLostWhileThreadsAreMoved) {
   for (int round = 0; round < 3000; ++round) {
     cpu_set_t set;
     CPU_ZERO(&set);
-    CPU_SET(static_cast<std::size_t>(round / 4 % cpus()), &set);
+    CPU_SET(static_cast<unsigned>(cpus()[static_cast<std::size_t>(round) / 4 % cpus().size()]), &set);
     pthread_setaffinity_np(natives[static_cast<std::size_t>(round % 4)], sizeof set, &set);
     if (round % 500 == 0) table.shrink();
   }

@@ -47,7 +47,7 @@ struct abandoned_cache {
   unsigned char* get() const { return static_cast<unsigned char*>(cache->try_get()); }
 };
 
-// More than the slabs hold.
+// More than a slab holds, so all that the test spoilt is among them.
 void get_all(raw_cache& cache) {
   void* objects[200];
   (void)cache.get_many(objects, std::size(objects));

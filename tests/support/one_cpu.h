@@ -3,6 +3,8 @@
 
 #include <sched.h>
 
+#include <vector>
+
 #include <gtest/gtest.h>
 
 namespace larder::tests {
@@ -12,14 +14,24 @@ inline void stay_on(int cpu) {
   cpu_set_t only;
   CPU_ZERO(&only);
   CPU_SET(static_cast<unsigned>(cpu), &only);
-  EXPECT_EQ(::sched_setaffinity(0, sizeof only, &only), 0) << "to CPU " << cpu;
+  ASSERT_EQ(::sched_setaffinity(0, sizeof only, &only), 0) << "to CPU " << cpu;
 }
 
-inline cpu_set_t allowed_cpus() {
+// Where the calling thread may run.
+inline cpu_set_t allowed_set() {
   cpu_set_t allowed;
   CPU_ZERO(&allowed);
   EXPECT_EQ(::sched_getaffinity(0, sizeof allowed, &allowed), 0);
   return allowed;
+}
+
+// The same as numbers, which need not begin with 0 nor follow each other.
+inline std::vector<int> allowed_cpus(const cpu_set_t& allowed = allowed_set()) {
+  std::vector<int> cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(static_cast<unsigned>(cpu), &allowed)) cpus.push_back(cpu);
+  }
+  return cpus;
 }
 
 // Keeps the calling thread, and those that it starts meanwhile, on one CPU, so that they meet one array of each cache.
@@ -35,7 +47,7 @@ class stays_on_one_cpu {
   void end() const { EXPECT_EQ(::sched_setaffinity(0, sizeof before_, &before_), 0); }
 
  private:
-  const cpu_set_t before_ = allowed_cpus();
+  const cpu_set_t before_ = allowed_set();
 };
 
 }  // namespace larder::tests
