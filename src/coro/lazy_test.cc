@@ -21,6 +21,7 @@
 #include "base/sanitizers.h"
 #include "tests/support/eventually.h"
 #include "tests/support/keeper_at_rest.h"
+#include "tests/support/one_cpu.h"
 #include "tests/support/stat_value.h"
 
 namespace larder {
@@ -296,6 +297,7 @@ TEST_F(LazyTest, AnExceptionClimbsADeepChain) {
 // -- frames
 
 TEST_F(LazyTest, WarmFramesAreNotMadeAgain) {
+  const tests::stays_on_one_cpu stays;
   const auto constructed = [] {
     std::uint64_t sum = 0;
     for_each_stat([&sum](const stat& shown) {

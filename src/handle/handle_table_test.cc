@@ -14,6 +14,7 @@
 
 #include "base/atomic.h"
 #include "os/fault.h"
+#include "tests/support/one_cpu.h"
 
 namespace larder {
 namespace {
@@ -115,6 +116,7 @@ TEST_F(HandleTableTest, LimitMaxLeavesAGeneration) {
 }
 
 TEST_F(HandleTableTest, GenerationWrapsWithoutHandleZeroOrAnEarlyRepeat) {
+  const tests::stays_on_one_cpu stays;
   // 24 bits of index leave 8 of generation; entries circulate through a CPU's ring.
   handle_table<int> table("wraps", {.limit = raw_handle_table::limit_max, .budget = &budget});
   std::map<std::uint32_t, int> last_issued;
