@@ -21,6 +21,10 @@
 #include "tests/support/runtime_over_workers.h"
 #include "tests/support/stat_value.h"
 
+#ifdef LARDER_ADDRESS_SANITIZER
+#include <sanitizer/lsan_interface.h>
+#endif
+
 namespace larder {
 namespace {
 
@@ -36,6 +40,13 @@ constexpr int share = 1;
 
 class RuntimeTest : public tests::runtime_over_workers {};
 INSTANTIATE_TEST_SUITE_P(Over, RuntimeTest, testing::Values(1, 2, 4), tests::name_of_workers);
+
+#ifdef LARDER_ADDRESS_SANITIZER
+TEST_P(RuntimeTest, LeaksNothingWhileItLives) {
+  for (int i = 0; i < 20; ++i) runtime_->spawn([] {}).join();
+  EXPECT_EQ(__lsan_do_recoverable_leak_check(), 0);  // its cached tasks own parkers
+}
+#endif
 
 TEST_P(RuntimeTest, RunsATaskOnAWorkerAndJoinsIt) {
   const auto here = std::this_thread::get_id();

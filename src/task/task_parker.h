@@ -37,6 +37,7 @@ class task_parker final : public os::parker, public base::heap_link {
   bool in_timers_ = false;              // the worker's thread only
   bool expired_ = false;                // the worker's thread only
   task_parker* next_unused_ = nullptr;  // guarded by the pool's mutex
+  task_parker* next_made_ = nullptr;    // guarded by the pool's mutex
 };
 
 struct earlier_deadline {
