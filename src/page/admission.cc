@@ -27,7 +27,6 @@ result<pin_admission> cache_core::admit(std::uint32_t pages_min, std::uint32_t p
     if (given == 0) given = grow_for(pages_min, pages_max);
     if (given != 0) return pin_admission(*this, given);
   }
-  admission_waits_.fetch_add(1, base::memory_order_relaxed);
   admission_waiter self;
   self.owner = &os::parker::current();
   {
@@ -35,6 +34,8 @@ result<pin_admission> cache_core::admit(std::uint32_t pages_min, std::uint32_t p
     admission_waiters_.push_back(self);
     admissions_waiting_.fetch_add(1);
   }
+  // Release: who sees it counted finds it in the queue. Partner: stats.
+  admission_waits_.fetch_add(1, base::memory_order_release);
   while (!is_front(self)) {
     if (self.owner->park_until(deadline)) continue;
     leave_admissions(self);

@@ -125,7 +125,7 @@ page_cache_stats cache_core::stats() const {
   figures.write_backs = write_backs_.load(relaxed);
   figures.write_back_errors = write_back_errors_.load(relaxed);
   figures.pages_reclaimed = pages_reclaimed_.load(relaxed);
-  figures.admission_waits = admission_waits_.load(relaxed);
+  figures.admission_waits = admission_waits_.load(base::memory_order_acquire);
   figures.frame_waits = frame_waits_.load(relaxed);
   const std::uint64_t supply = supply_.load();
   figures.pages_owned = owned_in(supply);
