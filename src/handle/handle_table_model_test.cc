@@ -30,8 +30,10 @@ std::vector<std::uint8_t> random_bytes(std::uint64_t seed, std::size_t count) {
 constexpr std::size_t input_bytes = 4000;
 #if defined(LARDER_ADDRESS_SANITIZER) || defined(LARDER_THREAD_SANITIZER)
 constexpr std::uint64_t seeds = 2;
+constexpr std::size_t inputs_until_handles_come_again = 12;
 #else
 constexpr std::uint64_t seeds = 5;
+constexpr std::size_t inputs_until_handles_come_again = 20;
 #endif
 
 class HandleTableModelTest : public testing::TestWithParam<std::size_t> {
@@ -59,7 +61,7 @@ class HandleTableGenerationsTest : public testing::Test {
     EXPECT_GT(model.handles_that_came_again(), 1000U);
   }
 
-  std::vector<std::uint8_t> input_ = random_bytes(1, 20 * input_bytes);
+  std::vector<std::uint8_t> input_ = random_bytes(1, inputs_until_handles_come_again * input_bytes);
 };
 
 TEST_F(HandleTableGenerationsTest, NoHandleComesAgainBeforeAllAreUsed) {

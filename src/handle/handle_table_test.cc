@@ -145,6 +145,7 @@ bytes cost_of_an_empty_table() {
 }
 
 TEST_F(HandleTableTest, GrowsByFramesAndChargesThem) {
+  const tests::stays_on_one_cpu stays;
   handle_table<int> table("grows", {.limit = 1000, .budget = &budget});
   const bytes empty = budget.used();
   EXPECT_EQ(empty, cost_of_an_empty_table());
@@ -156,6 +157,7 @@ TEST_F(HandleTableTest, GrowsByFramesAndChargesThem) {
 }
 
 TEST_F(HandleTableTest, InsertGivesNoneWhenTheBudgetIsFullAndWorksWhenThereIsRoom) {
+  const tests::stays_on_one_cpu stays;
   memory_budget tight("tight", {.limit = cost_of_an_empty_table() + 6_KiB}, &budget);
   handle_table<int> table("tight", {.limit = 1000, .budget = &tight});
   std::vector<handle> handles;
@@ -168,6 +170,7 @@ TEST_F(HandleTableTest, InsertGivesNoneWhenTheBudgetIsFullAndWorksWhenThereIsRoo
 
 // KF-15
 TEST_F(HandleTableTest, InsertReclaimsBeforeItFails) {
+  const tests::stays_on_one_cpu stays;
   memory_budget tight("tight", {.limit = cost_of_an_empty_table() * 2 + 6_KiB}, &budget);
   handle_table<int> other("other", {.limit = 1000, .budget = &tight});
   EXPECT_TRUE(other.erase(other.insert(&numbers[0])));
@@ -182,6 +185,7 @@ TEST_F(HandleTableTest, InsertReclaimsBeforeItFails) {
 }
 
 TEST_F(HandleTableTest, ReservedEntriesNeedNoMemoryLater) {
+  const tests::stays_on_one_cpu stays;
   memory_budget tight("tight", {.limit = cost_of_an_empty_table() + 9_KiB}, &budget);
   handle_table<int> table("reserved", {.limit = 1000, .reservation = 300, .budget = &tight});
   EXPECT_EQ(table.stats().frames, 2U);

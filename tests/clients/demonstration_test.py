@@ -69,7 +69,7 @@ class DemonstrationTest(ClientCase):
                     stderr=subprocess.STDOUT,
                     text=True,
                     errors="replace",
-                    timeout=40 * SLOWNESS,
+                    timeout=120 * SLOWNESS,
                     preexec_fn=die_with_parent,
                 )
                 self.assertEqual(result.returncode, 0, f"{command}\n{result.stdout[-2000:]}")
