@@ -47,7 +47,11 @@ class LARDER_API task {
 };
 
 // Runs tasks — functions on cached stacks — on a few worker threads, each with an io_uring. A task that waits (for I/O,
-// time, a mutex, memory) parks: its worker goes on with the next. Tasks are not preempted and stay on their worker.
+// time, a mutex, memory) parks: its worker goes on with the next. Tasks are not preempted.
+//
+// A task that is woken runs next on the worker that woke it; a worker without work takes half of what waits at another
+// (work stealing, as in Cilk). So a task may go on in another thread after any call that may park it: it must not keep
+// the address of a thread-local variable over one, `errno` included. One that was placed on a worker stays there.
 class LARDER_API runtime {
  public:
   struct options {
@@ -74,19 +78,23 @@ class LARDER_API runtime {
   runtime(const runtime&) = delete;
   runtime& operator=(const runtime&) = delete;
 
-  // Starts `body` as a task: on the worker of the calling task if it is one of this runtime's, else on the next in
+  // Starts `body` as a task: at the worker of the calling task if it is one of this runtime's, else at the next in
   // turn. Waits (parks) for a stack while `task_limit` or the budget has no room for one. Throws std::bad_alloc if
   // there can never be. Any thread.
   template <typename Body>
   [[nodiscard]] task spawn(Body&& body) {
     return spawn_stored(true, any_worker, no_deadline, std::forward<Body>(body)).value();
   }
-  // The same without a way to wait for its end.
+  // On a worker of the caller's choice, 0 to workers() - 1, where it stays.
+  template <typename Body>
+  [[nodiscard]] task spawn_on(unsigned worker, Body&& body) {
+    return spawn_stored(true, worker, no_deadline, std::forward<Body>(body)).value();
+  }
+  // Without a way to wait for its end.
   template <typename Body>
   void spawn_detached(Body&& body) {
     (void)spawn_stored(false, any_worker, no_deadline, std::forward<Body>(body));
   }
-  // On a worker of the caller's choice, 0 to workers() - 1.
   template <typename Body>
   void spawn_detached_on(unsigned worker, Body&& body) {
     (void)spawn_stored(false, worker, no_deadline, std::forward<Body>(body));

@@ -22,6 +22,11 @@ enum class mutant : std::uint8_t {
   wake_before_push,        // task inbox: the pusher looks for a sleeper before it pushes
   sleeping_unfenced,       // task inbox: a weak store says that the owner sleeps
   visitors_forgotten,      // run queue: it goes while another thread is inside make_ready
+  pop_without_exchange,    // run queue: the owner takes from its ring as if nobody else did
+  steal_by_store,          // run queue: a thief moves the ring's head without looking at it again
+  park_before_switch,      // task parker: a task says that it parks before it has left its stack
+  idle_unseen,             // run queue: who adds a task does not look for an owner without work
+  idle_counted_early,      // run queue: who goes to sleep counts those that work before it says that it sleeps
   expiry_makes_ready_too,  // task parker: a deadline makes the task ready whatever an unpark did
   steal_without_closing,   // handle table: a thief lets new sequences begin
   steal_without_fence,     // handle table: a thief does not end those in progress (KF-21)

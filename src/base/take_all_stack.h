@@ -59,7 +59,9 @@ class take_all_stack {
     return reversed;
   }
 
-  bool empty() const { return head_.load(memory_order_seq_cst) == nullptr; }
+  bool empty() const { return newest() == nullptr; }
+  // What was pushed last, or null: a moment ago, and only to be compared.
+  const stack_link* newest() const { return head_.load(memory_order_seq_cst); }
 
  private:
   // What must not be: an element that was taken and came back makes the compare-and-swap succeed in error.

@@ -21,13 +21,20 @@ class inbox {
       return asleep;
     }
     stack_.push(link);
-    return sleeping_.load() && sleeping_.exchange(false);
+    return claim_sleeper();
   }
 
-  // The rest is the owner's. Everything, in the order of pushing.
+  // Any thread. True if the owner sleeps, or is about to, and nobody wakes it yet: this caller must.
+  bool claim_sleeper() { return sleeping_.load() && sleeping_.exchange(false); }
+  bool asleep() const { return sleeping_.load(); }
+  bool empty() const { return stack_.empty(); }
+  // Any thread, a moment ago: null for nothing.
+  const base::stack_link* newest() const { return stack_.newest(); }
+
+  // Everything, in the order of pushing: for the owner, and for who takes work from it.
   base::stack_link* take_all_in_order() { return stack_.take_all_in_order(); }
 
-  // Before it sleeps. False if something has come meanwhile: it must not.
+  // The rest is the owner's. Before it sleeps. False if something has come meanwhile: it must not.
   bool begin_sleep() {
     if (base::is_mutant(base::mutant::look_before_sleeping)) {
       const bool was_empty = stack_.empty();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // An awaited operation stands on the task's stack, is prepared in the ring of its worker, and parks the task until the
-// completion, which comes on the same worker: nothing here is shared between threads.
+// completion. That comes on the same worker, where the task stays meanwhile: nothing here is shared between threads.
 #include "task/io.h"
 
 #include <algorithm>
@@ -29,6 +29,7 @@ struct awaited : os::ring_operation {
 // Prepares an operation and waits for it; its result, or minus an error number.
 template <typename Prepare>
 int await(worker& here, Prepare prepare) {
+  const task_layer::stay_here bound;
   awaited operation;
   operation.complete = [](os::ring_operation& self, int outcome) {
     auto& mine = static_cast<awaited&>(self);

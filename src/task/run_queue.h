@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
 
 #include <larder/units.h>
 
@@ -11,6 +15,7 @@
 #include "base/take_all_stack.h"
 #include "coro/fiber.h"
 #include "task/inbox.h"
+#include "task/stealable_ring.h"
 #include "task/task_parker.h"
 
 namespace larder::task_layer {
@@ -24,11 +29,42 @@ struct task_block : coro::fiber, base::list_link<>, base::stack_link {
   ~task_block();
 
   task_parker& parker;
-  run_queue* home = nullptr;                // where it runs, from its start to its end
+  run_queue* home = nullptr;                // where it runs, or ran last, or is to run first
+  bool pinned = false;                      // it stays with its home from its start to its end
+  bool bound = false;                       // it stays with its home for now; pinned ones always
+  bool yields = false;                      // why it suspended itself: to let others run, else to park
   struct completion* completion = nullptr;  // null if nobody joins it
   void* closure = nullptr;
   void (*run)(void*) = nullptr;
   std::byte* top = nullptr;  // of the stack below the closure
+};
+
+// While it exists, the calling task comes back to the worker that it is on whenever it is made ready: somebody there
+// knows it. Nothing outside of a task.
+class stay_here {
+ public:
+  stay_here();
+  ~stay_here();
+  stay_here(const stay_here&) = delete;
+  stay_here& operator=(const stay_here&) = delete;
+
+ private:
+  task_block* const staying_;
+  bool before_ = false;
+};
+
+// Queues whose owners help each other. It is whole before the first of them runs, and goes after the last.
+struct queue_group {
+  std::vector<run_queue*> queues;
+  base::atomic<unsigned> idle{0};       // owners that sleep, or are about to
+  base::atomic<bool> searching{false};  // one of those without work looks for some
+  // How long a task that waits alone is left to its worker, which as a rule is about to run it.
+  std::chrono::nanoseconds alone = std::chrono::microseconds(5);
+  // How long an owner looks around before it sleeps, at most.
+  std::chrono::nanoseconds search_longest = std::chrono::microseconds(20);
+  // How long the one that searches sleeps at a time, while others work.
+  std::chrono::nanoseconds nap_shortest = std::chrono::microseconds(200);
+  std::chrono::nanoseconds nap_longest = std::chrono::milliseconds(4);
 };
 
 // The tasks of one thread, its owner: which run next, which wait for a time, which others have made ready. What the
@@ -41,10 +77,13 @@ class run_queue {
   // The queue that the calling thread runs, or null.
   static run_queue* current();
 
-  // Puts a task that is new or parked at the end of those that run next. Any thread.
-  void make_ready(task_block& ready);
+  // Puts a task that is new or parked at the end of those that run next: of the caller's queue if the task may run
+  // there, else of its home. Any thread.
+  static void make_ready(task_block& ready);
 
-  // Switches from the running task back to the owner, until it is made ready.
+  // The task that runs.
+  task_block* running() const { return running_; }
+  // Switches from the running task back to the owner, until it is made ready. Its parker says that it parks.
   void suspend_current();
   // Lets the others run before the task that calls.
   void yield_current();
@@ -52,9 +91,11 @@ class run_queue {
   void remove_timer(task_parker& waiting) { timers_.remove(waiting); }
 
  protected:
-  run_queue() = default;
-  ~run_queue() = default;
+  run_queue();
+  ~run_queue();
 
+  // Before any of the group runs, and once all are in it. Throws std::bad_alloc.
+  void join_group(queue_group& group);
   // Runs tasks until may_end() says so while none is ready. The calling thread becomes the owner.
   void run();
   // Returns once no other thread is inside make_ready: the heir calls it before it goes.
@@ -71,16 +112,45 @@ class run_queue {
   virtual void finish(task_block& ended) = 0;
 
  private:
+  static constexpr std::size_t ring_capacity = 256;
+  struct observation;  // of another queue
+  enum class departure : std::uint8_t { ended, yielded, parked };
+
+  void push(task_block& last);
+  task_block* next();
+  bool has_ready() const;
   void take_inbox();
   void expire_timers();
+  time_point next_timer() const;
+  static departure resume(task_block& one);
   bool run_some();
+
+  void rest();
   void sleep();
+  bool search();
+  bool steal();
+  bool steal_from(run_queue& victim, observation& seen);
+  void take_search();
+  void stop_searching();
+  void call_searcher();
 
   task_block* running_ = nullptr;
-  base::intrusive_list<task_block> ready_;
+  base::intrusive_list<task_block> bound_;          // those that stay here; without a group all
+  stealable_ring<task_block, ring_capacity> ring_;  // those that others may take,
+  base::intrusive_list<task_block> overflow_;       // and what had no room there, later than all of it
+  bool bound_next_ = false;                         // the two kinds take turns
   base::pairing_heap<task_parker, earlier_deadline> timers_;
   inbox inbox_;                         // from other threads
   base::atomic<unsigned> visitors_{0};  // other threads inside make_ready
+
+  queue_group* group_ = nullptr;                 // null: nobody to help
+  std::unique_ptr<observation[]> observations_;  // of each queue of the group
+  base::atomic<bool> appointed_{false};          // another owner has handed the search to this one
+  bool searching_ = false;                       // this owner is the group's that searches
+  bool told_ = false;                            // because there was something to be found
+  std::size_t first_victim_ = 0;                 // of the next look at the others
+  std::chrono::nanoseconds search_limit_{0};     // adapts: how long to look around before a sleep
+  std::chrono::nanoseconds nap_{0};              // adapts: while nothing is found
 };
 
 }  // namespace larder::task_layer

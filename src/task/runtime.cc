@@ -111,7 +111,9 @@ result<std::unique_ptr<runtime>> runtime::create(std::string_view name, options 
   }
   for (unsigned number = 0; number < workers; ++number) {
     made.shared.workers.push_back(std::make_unique<worker>(made.shared, number, chosen.ring_entries));
+    made.shared.group.queues.push_back(made.shared.workers.back().get());
   }
+  for (const auto& each : made.shared.workers) each->join_group();
   std::unique_ptr<runtime> whole(new runtime(std::move(fresh)));
   std::size_t running = 0;
   for (const auto& each : made.shared.workers) {
@@ -167,6 +169,7 @@ runtime::launch runtime::prepare(bool joinable, unsigned chosen_worker, time_poi
     completion->owners = 2;
     block->completion = completion;
   }
+  block->pinned = block->bound = chosen_worker != any_worker;
   if (chosen_worker == any_worker) {
     worker* here = worker::current();
     chosen_worker = here != nullptr && &here->owner() == this
@@ -201,7 +204,7 @@ task_layer::completion* runtime::begin(launch prepared, void* closure, void (*bo
       &block, block.top);
   ++state_->shared.live;
   state_->shared.started.add();
-  block.home->make_ready(block);  // from here on the task may have ended already
+  task_layer::run_queue::make_ready(block);  // from here on the task may have ended already
   return completion;
 }
 

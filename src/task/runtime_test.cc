@@ -38,7 +38,13 @@ constexpr int share = 20;  // of the work that a test does without a sanitizer
 constexpr int share = 1;
 #endif
 
-class RuntimeTest : public tests::runtime_over_workers {};
+class RuntimeTest : public tests::runtime_over_workers {
+ protected:
+  template <typename Body>
+  void on_worker_0(Body body) {
+    runtime_->spawn_on(0, body).join();
+  }
+};
 INSTANTIATE_TEST_SUITE_P(Over, RuntimeTest, testing::Values(1, 2, 4), tests::name_of_workers);
 
 #ifdef LARDER_ADDRESS_SANITIZER
@@ -138,12 +144,12 @@ TEST_P(RuntimeTest, RuntimeWaitsForDetachedTasks) {
   EXPECT_EQ(ended, 31);
 }
 
-TEST_P(RuntimeTest, TasksStayOnTheirWorker) {
+TEST_P(RuntimeTest, TasksThatArePlacedStayOnTheirWorker) {
   std::atomic<int> strays{0};
   std::vector<task> tasks;
   for (int i = 0; i < 50; ++i) {
-    tasks.push_back(runtime_->spawn([&] {
-      const unsigned home = runtime::current_worker();
+    const unsigned home = static_cast<unsigned>(i) % runtime_->workers();
+    tasks.push_back(runtime_->spawn_on(home, [&, home] {
       const auto thread = std::this_thread::get_id();
       for (int step = 0; step < 20; ++step) {
         if (step % 5 == 0) {
@@ -159,19 +165,61 @@ TEST_P(RuntimeTest, TasksStayOnTheirWorker) {
   EXPECT_EQ(strays, 0);
 }
 
-TEST_P(RuntimeTest, SpawnFromATaskStaysOnItsWorkerAndFromAThreadTakesTurns) {
-  std::vector<int> started(runtime_->workers());
-  for (unsigned i = 0; i < 8 * runtime_->workers(); ++i) {
-    unsigned own = 99;
-    unsigned childs = 98;
-    runtime_->run([&] {
-      own = runtime::current_worker();
-      runtime_->run([&] { childs = runtime::current_worker(); });
+// A worker whose task computes and never parks keeps nothing to itself: not what that task starts, not what threads
+// start there, not what it wakes.
+TEST_P(RuntimeTest, WhatWaitsBehindATaskThatComputesIsTakenByOthers) {
+  if (GetParam() == 1) GTEST_SKIP() << "there are no others";
+  std::atomic<bool> woken_ran{false};
+  std::atomic<bool> started_ran{false};
+  std::atomic<unsigned> from_outside{0};
+  mutex guard;
+  guard.lock();
+  task waiting = runtime_->spawn([&] {
+    const std::lock_guard<mutex> held(guard);
+    woken_ran = true;
+  });
+  task computing = runtime_->spawn([&] {
+    guard.unlock();
+    while (!woken_ran) std::this_thread::yield();  // the thread's, not the task's
+    runtime_->spawn_detached([&] { started_ran = true; });
+    while (!started_ran || from_outside < 4 * runtime_->workers()) std::this_thread::yield();
+  });
+  for (unsigned i = 0; i < 4 * runtime_->workers(); ++i) runtime_->spawn_detached([&] { ++from_outside; });
+  computing.join();
+  waiting.join();
+}
+
+// As many tasks as workers that all must run at once to end.
+TEST_P(RuntimeTest, TasksStartedByOneSpreadOverAllWorkers) {
+  for (int round = 0; round < 20; ++round) {
+    runtime_->run([this] {
+      std::atomic<unsigned> running{0};
+      std::vector<task> tasks;
+      for (unsigned i = 0; i < runtime_->workers(); ++i) {
+        tasks.push_back(runtime_->spawn([&] {
+          ++running;
+          while (running < runtime_->workers()) std::this_thread::yield();
+        }));
+      }
+      for (task& each : tasks) each.join();
     });
-    EXPECT_EQ(own, childs);
-    ++started.at(own);
   }
-  for (const int count : started) EXPECT_EQ(count, 8);
+}
+
+// More than a worker's ring has room for, in the order of their start where nobody takes any.
+TEST_P(RuntimeTest, ThousandsOfReadyTasksAllRun) {
+  runtime_->run([this] {
+    std::atomic<int> ran{0};
+    std::vector<task> tasks;
+    for (int i = 0; i < 3000; ++i) {
+      tasks.push_back(runtime_->spawn([&] {
+        this_task::yield();
+        ++ran;
+      }));
+    }
+    for (task& each : tasks) each.join();
+    EXPECT_EQ(ran, 3000);
+  });
 }
 
 TEST_P(RuntimeTest, SpawnDetachedOnRunsOnTheChosenWorker) {
@@ -240,13 +288,13 @@ TEST_P(RuntimeTest, ManyTasksAliveAtOnce) {
 }
 
 TEST_P(RuntimeTest, YieldLetsAllOthersRunOnce) {
-  runtime_->run([this] {
+  on_worker_0([this] {
     // All on one worker: rounds of turns, none starved, none twice in a round.
     constexpr int count = 5;
     std::vector<int> turns;
     std::vector<task> tasks;
     for (int number = 0; number < count; ++number) {
-      tasks.push_back(runtime_->spawn([&turns, number] {
+      tasks.push_back(runtime_->spawn_on(0, [&turns, number] {
         for (int round = 0; round < 10; ++round) {
           turns.push_back(number);
           this_task::yield();
@@ -282,7 +330,7 @@ std::optional<std::vector<int>> order_of_waking(runtime& where, int count, std::
   std::vector<task> tasks;
   for (int i = 0; i < count; ++i) {
     const int rank = (i * 7919) % count;
-    tasks.push_back(where.spawn([&, rank] {
+    tasks.push_back(where.spawn_on(0, [&, rank] {
       const time_point wake = start + rank * 20us;
       if (now() >= start) all_in_time = false;
       this_task::sleep_until(wake);
@@ -297,7 +345,7 @@ std::optional<std::vector<int>> order_of_waking(runtime& where, int count, std::
 }
 
 TEST_P(RuntimeTest, SleepersWakeInTheOrderOfTheirDeadlines) {
-  runtime_->run([this] {
+  on_worker_0([this] {
     constexpr int count = 500;
     std::optional<std::vector<int>> woken;
     for (auto ahead = 5ms; !woken; ahead *= 2) woken = order_of_waking(*runtime_, count, ahead);

@@ -62,7 +62,7 @@ class stress {
   explicit stress(runtime& where) : runtime_(where) {}
 
   void live(std::uint64_t stream, int steps, int generation) {
-    tests::model_random random(stream);
+    tests::model_random random(stream, !this_task::inside());
     parkers_.add(os::parker::current());
     for (int step = 0; step < steps; ++step) take_a_step(random, stream, generation);
   }
@@ -156,6 +156,7 @@ TEST(TaskStressTest, TasksAndThreadsEndWhateverTheyDoToEachOther) {
   memory_budget budget("stress");
   {
     auto where = *runtime::create("stress", {.workers = 2, .budget = &budget});
+    const tests::model_random shown;  // the seed of all
     stress all(*where);
     std::vector<std::thread> plain;
     for (std::uint64_t i = 0; i < threads; ++i) {

@@ -141,13 +141,13 @@ TEST_P(MutexTest, MayBeDestroyedByTheLastHolder) {
 }
 
 TEST_P(ConditionTest, NotifyOneWakesTheOldestWaiter) {
-  runtime_->run([this] {
+  const auto notify = [this] {
     mutex guard;
     condition changed;
     std::vector<int> woken;
     std::vector<task> waiting;
     for (int i = 0; i < 5; ++i) {
-      waiting.push_back(runtime_->spawn([&, i] {
+      waiting.push_back(runtime_->spawn_on(0, [&, i] {
         std::unique_lock<mutex> held(guard);
         changed.wait(held);
         EXPECT_TRUE(held.owns_lock());
@@ -166,7 +166,8 @@ TEST_P(ConditionTest, NotifyOneWakesTheOldestWaiter) {
     changed.notify_one();  // to nobody: nothing is remembered
     std::unique_lock<mutex> held(guard);
     EXPECT_FALSE(changed.wait_until(held, now() + 1ms));
-  });
+  };
+  runtime_->spawn_on(0, notify).join();
 }
 
 TEST_P(ConditionTest, NotifyAllWakesTasksAndThreads) {
@@ -286,7 +287,7 @@ TEST_P(ConditionTest, TimeoutsRacingNotificationsAccountForEach) {
     }
   });
   run_on_all(*runtime_, waiters - 2, 2, [&](int number) {
-    tests::model_random random(static_cast<std::uint64_t>(number));
+    tests::model_random random(static_cast<std::uint64_t>(number), !this_task::inside());
     for (int i = 0; i < rounds; ++i) {
       std::unique_lock<mutex> held(guard);
       if (changed.wait_until(held, now() + std::chrono::microseconds(random.below(120)))) {

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A word says empty, token or parked, as a thread's parker does; only the sleep differs: the task publishes `parked`
-// and switches to its worker, and the unpark that finds it so puts the task back among the ready. There is exactly one
-// such unpark for each park, so a task is never made ready twice. A task runs on its own worker only, so it cannot be
-// resumed between the publication and the switch.
+// A word says empty, token or parked, as a thread's parker does; only the sleep differs: the task switches to its
+// worker, which then publishes `parked`, and the unpark that finds it so puts the task among the ready. There is
+// exactly one such unpark for each park, so a task is never made ready twice, and none before the task has left its
+// stack, so it never runs twice at once, whoever steals it. With a deadline the task is bound to its worker, whose
+// timer it is.
 #include "task/task_parker.h"
 
 #include <mutex>
 
 #include "base/lock_rank.h"
 #include "base/mutant.h"
+#include "base/yield.h"
 #include "task/run_queue.h"
 
 namespace larder::task_layer {
@@ -57,29 +59,39 @@ void task_parker::park() { park_until(no_deadline); }
 
 bool task_parker::park_until(time_point wake) {
   base::check_no_lock_held("parking");
-  run_queue& home = *owner->home;
   unsigned seen = token;
   // Acquire pairs with unpark's exchange: what was written before it is seen after this.
   if (state_.compare_exchange_strong(seen, empty, base::memory_order_acquire)) return true;
-  expired_ = false;
-  if (wake != no_deadline) {
+  if (wake == no_deadline) {
+    if (base::is_mutant(base::mutant::park_before_switch)) {
+      if (say_parked()) base::yield();  // and another worker takes it
+    }
+    owner->home->suspend_current();
+  } else {
+    const stay_here bound;
+    run_queue& home = *owner->home;
+    expired_ = false;
     deadline_ = wake;
     in_timers_ = true;
     home.add_timer(*this);
+    home.suspend_current();
+    if (in_timers_) {
+      in_timers_ = false;
+      home.remove_timer(*this);
+    }
+    if (expired_) return false;
   }
-  seen = empty;
-  if (state_.compare_exchange_strong(seen, parked)) home.suspend_current();
-  if (in_timers_) {
-    in_timers_ = false;
-    home.remove_timer(*this);
-  }
-  if (expired_) return false;
   state_.exchange(empty, base::memory_order_acquire);  // takes the token, and sees all that came with it
   return true;
 }
 
+bool task_parker::say_parked() {
+  unsigned seen = empty;
+  return state_.compare_exchange_strong(seen, parked);
+}
+
 void task_parker::unpark() {
-  if (state_.exchange(token) == parked) owner->home->make_ready(*owner);
+  if (state_.exchange(token) == parked) run_queue::make_ready(*owner);
 }
 
 void task_parker::expire() {
@@ -88,7 +100,7 @@ void task_parker::expire() {
   // An unpark that came first has made the task ready already, and its token stays.
   if (!state_.compare_exchange_strong(seen, empty) && !base::is_mutant(base::mutant::expiry_makes_ready_too)) return;
   expired_ = true;
-  owner->home->make_ready(*owner);
+  run_queue::make_ready(*owner);
 }
 
 }  // namespace larder::task_layer

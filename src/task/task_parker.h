@@ -21,6 +21,9 @@ class task_parker final : public os::parker, public base::heap_link {
   bool park_until(time_point wake) override;
   void unpark() override;
 
+  // Called by the worker once the task has left its stack to park. False if a token has come: the task goes on. After
+  // true, the task is whose unpark comes.
+  bool say_parked();
   // Called by the worker when the deadline has come; takes the place of an unpark.
   void expire();
   time_point deadline() const { return deadline_; }

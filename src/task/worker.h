@@ -39,6 +39,7 @@ struct shared_state {
   base::counter started;
   base::atomic<bool> stopping{false};
   std::vector<std::unique_ptr<worker>> workers;
+  queue_group group;
   runtime* owner = nullptr;
 };
 
@@ -49,6 +50,7 @@ class worker final : public run_queue {
   worker(shared_state& shared, unsigned number, unsigned ring_entries);
   ~worker();
 
+  void join_group() { run_queue::join_group(shared_.group); }
   // Starts the thread; returns when its ring is ready, or the error.
   result<void> start(const char* name);
   void join() { thread_.join(); }

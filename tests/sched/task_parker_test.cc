@@ -6,8 +6,6 @@
 
 #include <array>
 #include <chrono>
-#include <cstddef>
-#include <memory>
 
 #include <gtest/gtest.h>
 
@@ -15,16 +13,13 @@
 #include "os/futex.h"
 #include "task/run_queue.h"
 #include "tests/sched/explore.h"
+#include "tests/sched/task_on_stack.h"
 
 namespace larder::sched {
 namespace {
 
 using namespace std::chrono_literals;
 using base::mutant;
-using task_layer::task_block;
-
-constexpr std::size_t stack_size = 64 * 1024;
-constexpr std::size_t block_size = round_up(sizeof(task_block), 64);
 
 // A run queue that sleeps on an event and ends with its last task.
 class event_queue final : public task_layer::run_queue {
@@ -51,36 +46,10 @@ class event_queue final : public task_layer::run_queue {
     require(!gone_, "a queue went while it was woken");
   }
   bool may_end() override { return live_ == 0; }
-  void finish(task_block&) override { --live_; }
+  void finish(task_layer::task_block&) override { --live_; }
 
   unsigned live_ = 0;  // the owner's
   bool gone_ = false;
-};
-
-// A task with a stack of its own, ready to run on `home`.
-class task_on_stack {
- public:
-  task_on_stack(task_layer::run_queue& home, void (*run)(void*), void* argument)
-      : memory_(new (std::align_val_t{64}) std::byte[stack_size]),
-        block_(new (memory_.get() + stack_size - block_size) task_block(memory_.get())) {
-    block_->home = &home;
-    // Parkers are recycled: one may hold a token of the last schedule.
-    block_->parker.unpark();
-    block_->parker.park();
-    block_->start(run, argument, reinterpret_cast<std::byte*>(block_));
-    home.make_ready(*block_);
-  }
-  ~task_on_stack() { block_->~task_block(); }
-  task_on_stack(const task_on_stack&) = delete;
-  task_on_stack& operator=(const task_on_stack&) = delete;
-  os::parker& parker() { return block_->parker; }
-
- private:
-  struct free_aligned {
-    void operator()(std::byte* memory) const { ::operator delete[](memory, std::align_val_t{64}); }
-  };
-  std::unique_ptr<std::byte[], free_aligned> memory_;
-  task_block* const block_;
 };
 
 // One task waits for two others' flags.
@@ -89,6 +58,7 @@ class task_and_two_wakers : public scenario {
   task_and_two_wakers()
       : task_(
             queue_, [](void* self) { static_cast<task_and_two_wakers*>(self)->wait(); }, this) {
+    task_.make_ready();
     name(queue_.event, "event");
     thread("worker", [this] { queue_.run_to_the_end(1); });
     thread("waker", [this] {
@@ -153,7 +123,9 @@ class tasks_of_two_queues : public scenario {
   struct task_side {
     task_side()
         : task(
-              queue, [](void* self) { static_cast<task_side*>(self)->meet(); }, this) {}
+              queue, [](void* self) { static_cast<task_side*>(self)->meet(); }, this) {
+      task.make_ready();
+    }
     void meet() {
       here = true;
       other->task.parker().unpark();
@@ -187,6 +159,7 @@ class task_with_deadlines : public scenario {
   task_with_deadlines()
       : task_(
             queue_, [](void* self) { static_cast<task_with_deadlines*>(self)->wait(); }, this) {
+    task_.make_ready();
     name(queue_.event, "event");
     thread("worker", [this] { queue_.run_to_the_end(1); });
     thread("waker", [this] { task_.parker().unpark(); });
