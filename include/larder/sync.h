@@ -1,24 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <mutex>
 
 #include <larder/export.h>
 #include <larder/units.h>
+#include <larder/wait_queue.h>
 
 namespace larder {
-
-namespace sync {
-
-struct waiter;  // stands on the stack of who waits
-
-// Waiters, oldest first.
-struct waiter_queue {
-  waiter* first = nullptr;
-  waiter* last = nullptr;
-};
-
-}  // namespace sync
 
 // A mutual exclusion that parks the task that must wait, and not its worker; a thread that must wait sleeps. First
 // come, first served: unlock hands the mutex to the oldest waiter. May be held across parks and I/O. Not recursive.
@@ -32,13 +22,57 @@ class LARDER_API mutex {
 
   void lock();
   bool try_lock();
+  // False if the deadline came first. A deadline that has passed makes it try_lock.
+  bool try_lock_until(time_point deadline);
   // By whoever locked it. Dies if it is not locked.
   void unlock();
 
  private:
-  std::mutex guard_;            // held for a few instructions, never over a park
+  bool lock_until(time_point deadline, bool can_be_cancelled);
+
+  sync::short_lock guard_;
   bool locked_ = false;         // guarded by guard_
   sync::waiter_queue waiting_;  // guarded by guard_
+};
+
+// Held by one writer, or by any number of readers. First come, first served between both: a reader that comes while a
+// writer waits stands behind it, and readers that stand together at the head enter together. So neither starves, and a
+// reader must not lock it a second time: it would wait behind a writer that waits for the reader. Works with
+// std::unique_lock and std::shared_lock.
+class LARDER_API shared_mutex {
+ public:
+  shared_mutex() = default;
+  // Dies if anybody holds it.
+  ~shared_mutex();
+  shared_mutex(const shared_mutex&) = delete;
+  shared_mutex& operator=(const shared_mutex&) = delete;
+
+  // As a writer.
+  void lock();
+  bool try_lock();
+  // False if the deadline came first: then who stood behind it goes on. A deadline that has passed makes it try_lock.
+  bool try_lock_until(time_point deadline);
+  // By whoever locked it. Dies if no writer holds it.
+  void unlock();
+
+  // As a reader.
+  void lock_shared();
+  // False also if somebody waits: nobody overtakes.
+  bool try_lock_shared();
+  bool try_lock_shared_until(time_point deadline);
+  // Dies if no reader holds it.
+  void unlock_shared();
+
+ private:
+  bool enter(bool as_writer, time_point deadline, bool can_be_cancelled);
+  bool has_room_for(bool writer) const { return !written_ && (!writer || readers_ == 0); }
+  void admit(bool writer);
+  void admit_waiting();
+
+  sync::short_lock guard_;
+  bool written_ = false;        // guarded by guard_: a writer holds it
+  std::size_t readers_ = 0;     // guarded by guard_: that hold it
+  sync::waiter_queue waiting_;  // guarded by guard_; the first has no room
 };
 
 // A condition variable for tasks and threads. Wake-ups happen for a reason: `wait` returns only after a notification,
@@ -51,7 +85,7 @@ class LARDER_API condition {
   condition(const condition&) = delete;
   condition& operator=(const condition&) = delete;
 
-  // Releases `held`, parks until notified, and takes it again.
+  // Releases `held`, parks until notified, and takes it again, whatever ends the wait. Dies if it is not locked.
   void wait(std::unique_lock<mutex>& held);
   // False if the deadline came first.
   bool wait_until(std::unique_lock<mutex>& held, time_point deadline);
@@ -72,7 +106,7 @@ class LARDER_API condition {
   void notify_all();
 
  private:
-  std::mutex guard_;            // held for a few instructions, never over a park
+  sync::short_lock guard_;
   sync::waiter_queue waiting_;  // guarded by guard_
 };
 

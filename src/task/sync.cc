@@ -1,94 +1,114 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A waiter stands on the stack of who waits and hangs in a queue under a short lock. It is told by a flag written under
-// that lock, and unparked under it: the owner looks at the flag under the lock too, so the waiter is still there.
+// Who gives something up hands it to the oldest waiter that it suits, under the guard: a waiter that was told has what
+// it waited for, and needs not look again. How waiting goes stands in wait_queue.h.
 #include <larder/sync.h>
 
 #include "base/check.h"
-#include "os/parker.h"
+#include "base/mutant.h"
+#include "task/wait_queue.h"
 
 namespace larder {
 
-struct sync::waiter {
-  os::parker& owner = os::parker::current();
-  waiter* next = nullptr;
-  bool told = false;  // guarded by the guard of what it waits for
-};
-
-namespace {
-
-void push(sync::waiter_queue& queue, sync::waiter& last) {
-  (queue.first == nullptr ? queue.first : queue.last->next) = &last;
-  queue.last = &last;
-}
-
-sync::waiter* pop(sync::waiter_queue& queue) {
-  sync::waiter* oldest = queue.first;
-  if (oldest != nullptr) queue.first = oldest->next;
-  return oldest;
-}
-
-void remove(sync::waiter_queue& queue, sync::waiter& gone) {
-  sync::waiter** link = &queue.first;
-  sync::waiter* before = nullptr;
-  while (*link != &gone) {
-    before = *link;
-    link = &before->next;
-  }
-  *link = gone.next;
-  if (queue.last == &gone) queue.last = before;
-}
-
-void tell(sync::waiter& oldest) {
-  oldest.told = true;
-  oldest.owner.unpark();
-}
-
-// Parks until told. False if the deadline came first: then the waiter is out of the queue.
-bool await(std::mutex& guard, sync::waiter_queue& queue, sync::waiter& self, time_point deadline) {
-  for (;;) {
-    const bool in_time = self.owner.park_until(deadline);
-    const std::lock_guard<std::mutex> locked(guard);
-    if (self.told) return true;
-    if (in_time) continue;
-    remove(queue, self);
-    return false;
-  }
-}
-
-}  // namespace
+using base::is_mutant;
 
 mutex::~mutex() { LARDER_CHECK(!locked_, "a mutex is destroyed while it is locked"); }
 
-void mutex::lock() {
-  sync::waiter self;
-  {
-    const std::lock_guard<std::mutex> guarded(guard_);
-    if (!locked_) {
-      locked_ = true;
-      return;
-    }
-    push(waiting_, self);
-  }
-  await(guard_, waiting_, self, no_deadline);  // told means: handed over, still locked
-}
+void mutex::lock() { lock_until(no_deadline, false); }
 
-bool mutex::try_lock() {
-  const std::lock_guard<std::mutex> guarded(guard_);
-  if (locked_) return false;
-  locked_ = true;
-  return true;
+bool mutex::try_lock() { return lock_until(sync::at_once, true); }
+
+bool mutex::try_lock_until(time_point deadline) { return lock_until(deadline, true); }
+
+bool mutex::lock_until(time_point deadline, bool can_be_cancelled) {
+  sync::guard_set guards(guard_);
+  std::unique_lock held(guards);
+  if (!locked_) {
+    locked_ = true;
+    return true;
+  }
+  if (sync::has_passed(deadline)) return false;
+  sync::wait_place place;
+  sync::waiter self({"mutex", this, can_be_cancelled});
+  self.enter(place, waiting_);
+  return sync::wait_until_told(held, self, deadline);  // told means: handed over, still locked
 }
 
 void mutex::unlock() {
-  const std::lock_guard<std::mutex> guarded(guard_);
+  const std::lock_guard guarded(guard_);
   LARDER_CHECK(locked_, "unlock of a mutex that is not locked");
-  sync::waiter* next = pop(waiting_);
-  if (next == nullptr) {
-    locked_ = false;
-  } else {
-    tell(*next);
+  sync::wait_place* next = sync::tell_first(waiting_);
+  if (next == nullptr || is_mutant(base::mutant::handed_over_unlocked)) locked_ = false;
+  if (next != nullptr) wake(*next);
+}
+
+namespace {
+
+struct place_of_shared : sync::wait_place {
+  bool writer = false;
+};
+
+}  // namespace
+
+shared_mutex::~shared_mutex() {
+  LARDER_CHECK(!written_ && readers_ == 0, "a shared_mutex is destroyed while it is locked");
+}
+
+void shared_mutex::lock() { enter(true, no_deadline, false); }
+bool shared_mutex::try_lock() { return enter(true, sync::at_once, true); }
+bool shared_mutex::try_lock_until(time_point deadline) { return enter(true, deadline, true); }
+void shared_mutex::lock_shared() { enter(false, no_deadline, false); }
+bool shared_mutex::try_lock_shared() { return enter(false, sync::at_once, true); }
+bool shared_mutex::try_lock_shared_until(time_point deadline) { return enter(false, deadline, true); }
+
+bool shared_mutex::enter(bool as_writer, time_point deadline, bool can_be_cancelled) {
+  sync::guard_set guards(guard_);
+  std::unique_lock held(guards);
+  if (waiting_.first == nullptr && has_room_for(as_writer)) {
+    admit(as_writer);
+    return true;
   }
+  if (sync::has_passed(deadline)) return false;
+  place_of_shared place;
+  place.writer = as_writer;
+  sync::waiter self({as_writer ? "shared_mutex" : "shared_mutex, shared", this, can_be_cancelled});
+  self.enter(place, waiting_);
+  // If it leaves untold, who stood behind it may have room. Still under the guard.
+  const sync::at_exit look_again([this] {
+    if (!is_mutant(base::mutant::leaver_forgets_others)) admit_waiting();
+  });
+  return sync::wait_until_told(held, self, deadline);
+}
+
+void shared_mutex::admit(bool writer) {
+  if (writer) {
+    written_ = true;
+  } else {
+    ++readers_;
+  }
+}
+
+void shared_mutex::admit_waiting() {
+  while (waiting_.first != nullptr) {
+    const bool writer = static_cast<place_of_shared*>(waiting_.first)->writer;
+    if (!has_room_for(writer) && !is_mutant(base::mutant::writer_joins_readers)) return;
+    admit(writer);
+    wake(*sync::tell_first(waiting_));
+  }
+}
+
+void shared_mutex::unlock() {
+  const std::lock_guard guarded(guard_);
+  LARDER_CHECK(written_, "unlock of a shared_mutex that no writer holds");
+  written_ = false;
+  admit_waiting();
+}
+
+void shared_mutex::unlock_shared() {
+  const std::lock_guard guarded(guard_);
+  LARDER_CHECK(readers_ > 0, "unlock_shared of a shared_mutex that no reader holds");
+  --readers_;
+  admit_waiting();
 }
 
 condition::~condition() { LARDER_CHECK(waiting_.first == nullptr, "a condition is destroyed while somebody waits"); }
@@ -96,25 +116,25 @@ condition::~condition() { LARDER_CHECK(waiting_.first == nullptr, "a condition i
 void condition::wait(std::unique_lock<mutex>& held) { wait_until(held, no_deadline); }
 
 bool condition::wait_until(std::unique_lock<mutex>& held, time_point deadline) {
-  sync::waiter self;
-  {
-    const std::lock_guard<std::mutex> guarded(guard_);
-    push(waiting_, self);
-  }
+  LARDER_CHECK(held.owns_lock(), "a wait for a condition with a mutex that is not locked");
+  const sync::at_exit take_again([&held] { held.lock(); });  // when the guard is let go of
+  sync::guard_set guards(guard_);
+  std::unique_lock guarded(guards);
+  sync::wait_place place;
+  sync::waiter self({"condition", this, true});
+  self.enter(place, waiting_);
   held.unlock();
-  const bool told = await(guard_, waiting_, self, deadline);
-  held.lock();
-  return told;
+  return sync::wait_until_told(guarded, self, deadline);
 }
 
 void condition::notify_one() {
-  const std::lock_guard<std::mutex> guarded(guard_);
-  if (sync::waiter* oldest = pop(waiting_); oldest != nullptr) tell(*oldest);
+  const std::lock_guard guarded(guard_);
+  if (sync::wait_place* oldest = sync::tell_first(waiting_); oldest != nullptr) wake(*oldest);
 }
 
 void condition::notify_all() {
-  const std::lock_guard<std::mutex> guarded(guard_);
-  while (sync::waiter* oldest = pop(waiting_)) tell(*oldest);
+  const std::lock_guard guarded(guard_);
+  while (sync::wait_place* oldest = sync::tell_first(waiting_)) wake(*oldest);
 }
 
 }  // namespace larder

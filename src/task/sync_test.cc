@@ -12,9 +12,9 @@
 #include <larder/runtime.h>
 #include <larder/sync.h>
 
-#include "base/sanitizers.h"
 #include "tests/support/eventually.h"
 #include "tests/support/model_random.h"
+#include "tests/support/run_on_all.h"
 #include "tests/support/runtime_over_workers.h"
 
 namespace larder {
@@ -24,27 +24,13 @@ using namespace std::chrono_literals;
 
 time_point now() { return std::chrono::steady_clock::now(); }
 
-#if defined(LARDER_THREAD_SANITIZER) || defined(LARDER_ADDRESS_SANITIZER)
-constexpr int share = 5;  // of the work that a test does without a sanitizer
-#else
-constexpr int share = 1;
-#endif
+using tests::run_on_all;
+using tests::share;
 
 class MutexTest : public tests::runtime_over_workers {};
 INSTANTIATE_TEST_SUITE_P(Over, MutexTest, testing::Values(1, 2, 4), tests::name_of_workers);
 class ConditionTest : public tests::runtime_over_workers {};
 INSTANTIATE_TEST_SUITE_P(Over, ConditionTest, testing::Values(1, 2, 4), tests::name_of_workers);
-
-// Starts `tasks` tasks and `threads` threads that all run `body`, and waits for them.
-template <typename Body>
-void run_on_all(runtime& where, int tasks, int threads, Body body) {
-  std::vector<task> started;
-  std::vector<std::thread> plain;
-  for (int i = 0; i < tasks; ++i) started.push_back(where.spawn([&body, i] { body(i); }));
-  for (int i = 0; i < threads; ++i) plain.emplace_back([&body, i, tasks] { body(tasks + i); });
-  for (task& each : started) each.join();
-  for (std::thread& each : plain) each.join();
-}
 
 TEST_P(MutexTest, ExcludesTasksAndThreads) {
   mutex guard;
@@ -106,6 +92,54 @@ TEST_P(MutexTest, TryLockTakesOnlyAFreeMutex) {
   EXPECT_FALSE(guard.try_lock());
   runtime_->run([&] { EXPECT_FALSE(guard.try_lock()); });
   guard.unlock();
+  EXPECT_TRUE(guard.try_lock());
+  guard.unlock();
+}
+
+TEST_P(MutexTest, TryLockUntilGivesUpAtItsDeadlineAndIsHandedTheMutexBefore) {
+  mutex guard;
+  const auto try_it = [&] {
+    const time_point deadline = now() + 3ms;
+    EXPECT_FALSE(guard.try_lock_until(deadline));
+    EXPECT_GE(now(), deadline);
+    EXPECT_FALSE(guard.try_lock_until(now() - 1h)) << "a deadline in the past";
+    const std::unique_lock<mutex> not_held(guard, now() + 1ms);
+    EXPECT_FALSE(not_held.owns_lock());
+  };
+  guard.lock();
+  try_it();
+  runtime_->run(try_it);
+  task waiting = runtime_->spawn([&] {
+    EXPECT_TRUE(guard.try_lock_until(now() + 1h));
+    guard.unlock();
+  });
+  std::this_thread::sleep_for(1ms);
+  guard.unlock();
+  waiting.join();
+  EXPECT_TRUE(guard.try_lock_until(now() - 1h)) << "it is free";
+  guard.unlock();
+}
+
+// Deadlines that pass while the mutex is handed over: it is held by one, or free, whatever comes first.
+TEST_P(MutexTest, DeadlinesRacingUnlocksLoseNothing) {
+  mutex guard;
+  int counter = 0;  // guarded by `guard`
+  std::atomic<int> gave_up{0};
+  constexpr int rounds = 1000 / share;
+  run_on_all(*runtime_, 4, 3, [&](int number) {
+    tests::model_random random(static_cast<std::uint64_t>(number));
+    for (int i = 0; i < rounds; ++i) {
+      if (!guard.try_lock_until(now() + std::chrono::microseconds(random.below(40)))) {
+        ++gave_up;
+        continue;
+      }
+      const int seen = counter;
+      if (random.one_in(16)) this_task::yield();
+      counter = seen + 1;
+      guard.unlock();
+    }
+  });
+  EXPECT_EQ(counter + gave_up, 7 * rounds);
   EXPECT_TRUE(guard.try_lock());
   guard.unlock();
 }
@@ -319,6 +353,13 @@ TEST_F(SyncDeathTest, MutexDestroyedWhileLockedDies) {
 TEST_F(SyncDeathTest, UnlockOfAnUnlockedMutexDies) {
   mutex guard;
   EXPECT_DEATH(guard.unlock(), "unlock of a mutex that is not locked");
+}
+
+TEST_F(SyncDeathTest, WaitWithAnUnlockedMutexDies) {
+  mutex guard;
+  condition changed;
+  std::unique_lock<mutex> not_held(guard, std::defer_lock);
+  EXPECT_DEATH(changed.wait(not_held), "a wait for a condition with a mutex that is not locked");
 }
 
 TEST_F(SyncDeathTest, ConditionDestroyedWhileSomebodyWaitsDies) {
