@@ -49,6 +49,10 @@ enum class mutant : std::uint8_t {
   writer_joins_readers,    // shared mutex: a waiting writer enters though readers are in
   leaver_forgets_others,   // shared mutex, semaphore: who leaves untold does not look who may go on now
   deadline_drops_grant,    // wait queue: a waiter whose deadline passed forgets that it was told
+  places_left_behind,      // wait queue: who was told in one queue stays in its others
+  claim_unheeded,          // wait queue: a teller takes a waiter that was told elsewhere
+  guards_unordered,        // wait queue: several guards are taken in the order of the cases
+  close_tells_one,         // channel: close wakes only the first of who waits to send
 };
 
 #ifdef LARDER_SCHEDULED

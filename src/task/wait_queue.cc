@@ -32,7 +32,7 @@ void remove(wait_place& place) {
 }  // namespace
 
 guard_set::guard_set(std::span<short_lock*> guards) {
-  std::sort(guards.begin(), guards.end(), std::less<>());
+  if (!is_mutant(mutant::guards_unordered)) std::sort(guards.begin(), guards.end(), std::less<>());
   const auto end = std::unique(guards.begin(), guards.end());
   guards_ = guards.first(static_cast<std::size_t>(end - guards.begin()));
 }
@@ -51,6 +51,7 @@ wait_place* tell_first(waiter_queue& queue) {
     // Relaxed: it decides between tellers under different guards, who pass nothing to each other; the waiter takes the
     // winner's guard before it looks.
     if (oldest->who->chosen.compare_exchange_strong(nobody, oldest, base::memory_order_relaxed)) return oldest;
+    if (is_mutant(mutant::claim_unheeded)) return oldest;
   }
   return nullptr;
 }
@@ -64,6 +65,7 @@ bool wait_until_told(std::unique_lock<guard_set>& held, waiter& self, time_point
   }
   const bool told = self.told() && (in_time || !is_mutant(mutant::deadline_drops_grant));
   for (wait_place* place = self.places; place != nullptr; place = place->sibling) {
+    if (is_mutant(mutant::places_left_behind) && told) break;
     if (place->queue != nullptr) remove(*place);
   }
   return told;
