@@ -85,7 +85,7 @@ TEST_P(ChannelTest, DeadlinesAndCloseLoseNothing) {
     std::atomic<long> sent{0};
     std::atomic<long> received{0};
     run_on_all(*runtime_, 6, 4, [&](int number) {
-      tests::model_random random(static_cast<std::uint64_t>(number));
+      tests::model_random random(static_cast<std::uint64_t>(number), !this_task::inside());
       for (int i = 0; i < 1000 / share; ++i) {
         const time_point deadline = now() + std::chrono::microseconds(random.below(40));
         if (number % 2 == 0) {
@@ -106,19 +106,19 @@ TEST_P(ChannelTest, DeadlinesAndCloseLoseNothing) {
 }
 
 TEST_P(ChannelTest, RendezvousWaitsForTheReceiver) {
-  runtime_->run([this] {
+  on_worker_0([this] {
     channel<std::string> words(0);
     EXPECT_FALSE(words.try_send("nobody waits"));
     EXPECT_FALSE(words.try_receive());
     bool sent = false;
-    task sender = runtime_->spawn([&] { sent = words.send("first"); });
+    task sender = runtime_->spawn_on(0, [&] { sent = words.send("first"); });
     this_task::yield();
     EXPECT_FALSE(sent);
     EXPECT_EQ(words.size(), 0U);
     EXPECT_EQ(words.try_receive(), "first");
     sender.join();
     EXPECT_TRUE(sent);
-    task receiver = runtime_->spawn([&] { EXPECT_EQ(words.receive(), "second"); });
+    task receiver = runtime_->spawn_on(0, [&] { EXPECT_EQ(words.receive(), "second"); });
     this_task::yield();
     EXPECT_TRUE(words.try_send("second"));
     receiver.join();
@@ -126,14 +126,14 @@ TEST_P(ChannelTest, RendezvousWaitsForTheReceiver) {
 }
 
 TEST_P(ChannelTest, FullChannelMakesItsSendersWaitAndKeepsTheirOrder) {
-  runtime_->run([this] {
+  on_worker_0([this] {
     channel<int> numbers(2);
     EXPECT_EQ(numbers.capacity(), 2U);
     EXPECT_TRUE(numbers.try_send(0));
     EXPECT_TRUE(numbers.try_send(1));
     EXPECT_FALSE(numbers.try_send(2));
     std::vector<task> senders;
-    for (int i = 2; i < 6; ++i) senders.push_back(runtime_->spawn([&numbers, i] { EXPECT_TRUE(numbers.send(i)); }));
+    for (int i = 2; i < 6; ++i) senders.push_back(runtime_->spawn_on(0, [&numbers, i] { EXPECT_TRUE(numbers.send(i)); }));
     this_task::yield();
     for (int i = 0; i < 6; ++i) {
       EXPECT_EQ(numbers.size(), i < 4 ? 2U : static_cast<std::size_t>(6 - i));
@@ -145,10 +145,10 @@ TEST_P(ChannelTest, FullChannelMakesItsSendersWaitAndKeepsTheirOrder) {
 }
 
 TEST_P(ChannelTest, CloseEndsSendsAndLetsReceiversDrain) {
-  runtime_->run([this] {
+  on_worker_0([this] {
     channel<counted> elements(1);
     EXPECT_TRUE(elements.send(counted(1)));
-    task sender = runtime_->spawn([&] {
+    task sender = runtime_->spawn_on(0, [&] {
       counted kept(2);
       EXPECT_FALSE(elements.send(std::move(kept)));
       EXPECT_EQ(*kept.value, 2);
@@ -165,7 +165,7 @@ TEST_P(ChannelTest, CloseEndsSendsAndLetsReceiversDrain) {
     EXPECT_FALSE(elements.receive());
 
     channel<counted> empty(0);
-    task receiver = runtime_->spawn([&] { EXPECT_FALSE(empty.receive()); });
+    task receiver = runtime_->spawn_on(0, [&] { EXPECT_FALSE(empty.receive()); });
     this_task::yield();
     empty.close();
     receiver.join();
@@ -187,7 +187,7 @@ TEST_P(ChannelTest, DeadlinesAreKept) {
     EXPECT_EQ(empty.receive_until(now() - 1h), 3) << "there is one";
   };
   try_it();
-  runtime_->run(try_it);
+  on_worker_0(try_it);
 }
 
 TEST(ChannelElementsTest, AreDestroyedWithTheChannel) {
@@ -266,7 +266,7 @@ class channel_model {
 };
 
 TEST_P(ChannelTest, DoesAsItsModelDoes) {
-  runtime_->run([this] {
+  on_worker_0([this] {
     tests::model_random random;
     for (int round = 0; round < 20 / share; ++round) {
       const std::size_t capacity = random.below(4);
@@ -292,13 +292,13 @@ TEST_P(ChannelTest, DoesAsItsModelDoes) {
           }
           calls.pop_back();
         } else if (sends) {
-          made.waiting = runtime_->spawn([&tested, &made] {
+          made.waiting = runtime_->spawn_on(0, [&tested, &made] {
             made.result = tested.send(made.value) ? 1 : 0;
             made.done = true;
           });
           model.send(made);
         } else {
-          made.waiting = runtime_->spawn([&tested, &made] {
+          made.waiting = runtime_->spawn_on(0, [&tested, &made] {
             made.result = tested.receive().value_or(-1);
             made.done = true;
           });

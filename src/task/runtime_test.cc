@@ -38,13 +38,7 @@ constexpr int share = 20;  // of the work that a test does without a sanitizer
 constexpr int share = 1;
 #endif
 
-class RuntimeTest : public tests::runtime_over_workers {
- protected:
-  template <typename Body>
-  void on_worker_0(Body body) {
-    runtime_->spawn_on(0, body).join();
-  }
-};
+class RuntimeTest : public tests::runtime_over_workers {};
 INSTANTIATE_TEST_SUITE_P(Over, RuntimeTest, testing::Values(1, 2, 4), tests::name_of_workers);
 
 #ifdef LARDER_ADDRESS_SANITIZER

@@ -54,12 +54,12 @@ TEST_P(SelectTest, TakesTheCaseThatCanHappenAndNoOther) {
 }
 
 TEST_P(SelectTest, WaitsUntilOneCanHappen) {
-  runtime_->run([this] {
+  on_worker_0([this] {
     channel<int> left(0);
     channel<int> right(0);
     int received = 0;
     std::size_t happened = no_case;
-    task selecting = runtime_->spawn([&] {
+    task selecting = runtime_->spawn_on(0, [&] {
       const auto note = [&](std::optional<int> number) { received = number.value_or(-1); };
       happened = larder::select(no_deadline, on_receive(left, note), on_receive(right, note));
     });
@@ -84,19 +84,19 @@ TEST_P(SelectTest, DeadlineLeavesNothingBehind) {
     EXPECT_EQ(larder::select(now() - 1h, on_receive(empty, never), on_send(full, 2, never)), no_case);
   };
   try_it();
-  runtime_->run(try_it);
+  on_worker_0(try_it);
   EXPECT_EQ(full.receive(), 1);
   EXPECT_TRUE(empty.try_send(2));
   EXPECT_EQ(empty.size(), 1U) << "it went to nobody";
 }
 
 TEST_P(SelectTest, ClosedChannelsCaseHappens) {
-  runtime_->run([this] {
+  on_worker_0([this] {
     channel<int> closing(0);
     channel<int> other(0);
     bool got_nothing = false;
     bool was_sent = true;
-    task receiving = runtime_->spawn([&] {
+    task receiving = runtime_->spawn_on(0, [&] {
       larder::select(no_deadline, on_receive(other, [](auto&&) { ADD_FAILURE(); }),
                      on_receive(closing, [&](std::optional<int> number) { got_nothing = !number; }));
     });
@@ -167,7 +167,7 @@ TEST_P(SelectTest, OpposedSelectsLoseNothing) {
     std::atomic<std::int64_t> received{0};
     std::atomic<int> wrong{0};
     run_on_all(*runtime_, 5, 3, [&](int number) {
-      tests::model_random random(static_cast<std::uint64_t>(number));
+      tests::model_random random(static_cast<std::uint64_t>(number), !this_task::inside());
       for (int i = 1; i <= 1500 / share; ++i) {
         const auto any = [&]() -> channel<std::int64_t>& { return channels[random.below(3)]; };
         const std::int64_t value = number * 10'000 + i;

@@ -34,7 +34,7 @@ TEST_P(SemaphoreTest, NeverMoreUnitsAreOutThanThereAre) {
   semaphore units(7);
   std::atomic<std::int64_t> out{0};
   run_on_all(*runtime_, 6, 3, [&](int number) {
-    tests::model_random random(static_cast<std::uint64_t>(number));
+    tests::model_random random(static_cast<std::uint64_t>(number), !this_task::inside());
     for (int i = 0; i < 1000 / share; ++i) {
       const std::uint64_t wanted = random.below(6);
       if (random.one_in(3)) {
@@ -52,16 +52,16 @@ TEST_P(SemaphoreTest, NeverMoreUnitsAreOutThanThereAre) {
 }
 
 TEST_P(SemaphoreTest, NobodyOvertakesALargeRequest) {
-  runtime_->run([this] {
+  on_worker_0([this] {
     semaphore units(2);
     bool large_done = false;
     bool small_done = false;
-    task large = runtime_->spawn([&] {
+    task large = runtime_->spawn_on(0, [&] {
       units.acquire(3);
       large_done = true;
     });
     this_task::yield();
-    task small = runtime_->spawn([&] {
+    task small = runtime_->spawn_on(0, [&] {
       units.acquire();
       small_done = true;
     });
@@ -79,9 +79,9 @@ TEST_P(SemaphoreTest, NobodyOvertakesALargeRequest) {
 }
 
 TEST_P(SemaphoreTest, RequestThatGivesUpLetsTheOneBehindItGoOn) {
-  runtime_->run([this] {
+  on_worker_0([this] {
     semaphore units(2);
-    task large = runtime_->spawn([&] { EXPECT_FALSE(units.try_acquire_until(now() + 3ms, 3)); });
+    task large = runtime_->spawn_on(0, [&] { EXPECT_FALSE(units.try_acquire_until(now() + 3ms, 3)); });
     this_task::yield();
     EXPECT_TRUE(units.try_acquire_until(now() + 1h, 2));
     large.join();
@@ -99,7 +99,7 @@ TEST_P(SemaphoreTest, DeadlinesAreKept) {
     units.release();
   };
   try_it();
-  runtime_->run(try_it);
+  on_worker_0(try_it);
 }
 
 TEST_P(SemaphoreTest, NothingIsTakenForNoUnits) {
@@ -119,7 +119,7 @@ TEST_P(SemaphoreTest, DoesAsItsModelDoes) {
     bool model_granted = false;  // by the model
     task waiting;
   };
-  runtime_->run([this] {
+  on_worker_0([this] {
     tests::model_random random;
     semaphore tested(3);
     std::uint64_t free = 3;
@@ -139,7 +139,7 @@ TEST_P(SemaphoreTest, DoesAsItsModelDoes) {
           if (waiting.size() < 8) {
             request& made = requests.emplace_back(request{.units = units, .waiting = {}});
             waiting.push_back(&made);
-            made.waiting = runtime_->spawn([&tested, &made] {
+            made.waiting = runtime_->spawn_on(0, [&tested, &made] {
               tested.acquire(made.units);
               made.granted = true;
             });

@@ -34,7 +34,7 @@ TEST_P(SharedMutexTest, WritersAreAloneAndReadersSeeNoHalfWrite) {
   std::atomic<int> writes{0};
   constexpr int rounds = 1000 / share;
   run_on_all(*runtime_, 6, 3, [&](int number) {
-    tests::model_random random(static_cast<std::uint64_t>(number));
+    tests::model_random random(static_cast<std::uint64_t>(number), !this_task::inside());
     for (int i = 0; i < rounds; ++i) {
       if (random.one_in(4)) {
         const std::lock_guard<shared_mutex> held(guard);
@@ -76,11 +76,11 @@ TEST_P(SharedMutexTest, IsFairAndReadersAtTheHeadEnterTogether) {
   std::vector<int> entered;  // by tasks of one worker
   int readers = 0;
   int readers_most = 0;
-  runtime_->run([&] {
+  on_worker_0([&] {
     guard.lock();
     std::vector<task> waiting;
     for (int i = 0; i < 6; ++i) {
-      waiting.push_back(runtime_->spawn([&, i] {
+      waiting.push_back(runtime_->spawn_on(0, [&, i] {
         if (i % 3 == 2) {
           const std::lock_guard<shared_mutex> held(guard);
           EXPECT_EQ(readers, 0);
@@ -108,7 +108,7 @@ TEST_P(SharedMutexTest, WriterThatGivesUpLetsTheReadersBehindItEnter) {
   const auto give_up = [this] {
     shared_mutex guard;
     guard.lock_shared();
-    task writer = runtime_->spawn([&] { EXPECT_FALSE(guard.try_lock_until(now() + 5ms)); });
+    task writer = runtime_->spawn_on(0, [&] { EXPECT_FALSE(guard.try_lock_until(now() + 5ms)); });
     for (int i = 0; guard.try_lock_shared(); ++i) {  // until the writer waits
       guard.unlock_shared();
       this_task::yield();
@@ -118,7 +118,7 @@ TEST_P(SharedMutexTest, WriterThatGivesUpLetsTheReadersBehindItEnter) {
     guard.unlock_shared();
     writer.join();
   };
-  runtime_->run(give_up);
+  on_worker_0(give_up);
 }
 
 TEST_P(SharedMutexTest, TimedAttemptsGiveUpAtTheirDeadline) {
@@ -133,7 +133,7 @@ TEST_P(SharedMutexTest, TimedAttemptsGiveUpAtTheirDeadline) {
     EXPECT_FALSE(guard.try_lock_shared_until(now() - 1h)) << "a deadline in the past";
   };
   try_it();
-  runtime_->run(try_it);
+  on_worker_0(try_it);
   guard.unlock();
   EXPECT_TRUE(guard.try_lock_shared_until(now() - 1h)) << "it is free";
   guard.unlock_shared();
@@ -145,7 +145,7 @@ TEST_P(SharedMutexTest, DeadlinesRacingUnlocksLoseNothing) {
   std::atomic<int> expected{0};
   constexpr int rounds = 1000 / share;
   run_on_all(*runtime_, 4, 3, [&](int number) {
-    tests::model_random random(static_cast<std::uint64_t>(number));
+    tests::model_random random(static_cast<std::uint64_t>(number), !this_task::inside());
     for (int i = 0; i < rounds; ++i) {
       const time_point deadline = now() + std::chrono::microseconds(random.below(60));
       if (random.one_in(2)) {

@@ -48,12 +48,12 @@ TEST_P(MutexTest, ExcludesTasksAndThreads) {
 }
 
 TEST_P(MutexTest, HeldAcrossASleepParksTheOthersAndNotTheirWorker) {
-  runtime_->run([this] {
+  on_worker_0([this] {
     mutex guard;
     bool other_worked = false;
     guard.lock();
-    task waiting = runtime_->spawn([&] { const std::lock_guard<mutex> held(guard); });
-    task working = runtime_->spawn([&] { other_worked = true; });
+    task waiting = runtime_->spawn_on(0, [&] { const std::lock_guard<mutex> held(guard); });
+    task working = runtime_->spawn_on(0, [&] { other_worked = true; });
     this_task::sleep_for(2ms);
     EXPECT_TRUE(other_worked);
     EXPECT_FALSE(waiting.done());
@@ -66,11 +66,11 @@ TEST_P(MutexTest, HeldAcrossASleepParksTheOthersAndNotTheirWorker) {
 TEST_P(MutexTest, IsHandedToWaitersInTheOrderOfTheirComing) {
   mutex guard;
   std::vector<int> order;  // guarded by `guard`
-  runtime_->run([&] {
+  on_worker_0([&] {
     guard.lock();
     std::vector<task> waiting;
     for (int i = 0; i < 20; ++i) {
-      waiting.push_back(runtime_->spawn([&, i] {
+      waiting.push_back(runtime_->spawn_on(0, [&, i] {
         const std::lock_guard<mutex> held(guard);
         order.push_back(i);
       }));
@@ -90,7 +90,7 @@ TEST_P(MutexTest, TryLockTakesOnlyAFreeMutex) {
   mutex guard;
   EXPECT_TRUE(guard.try_lock());
   EXPECT_FALSE(guard.try_lock());
-  runtime_->run([&] { EXPECT_FALSE(guard.try_lock()); });
+  on_worker_0([&] { EXPECT_FALSE(guard.try_lock()); });
   guard.unlock();
   EXPECT_TRUE(guard.try_lock());
   guard.unlock();
@@ -108,8 +108,8 @@ TEST_P(MutexTest, TryLockUntilGivesUpAtItsDeadlineAndIsHandedTheMutexBefore) {
   };
   guard.lock();
   try_it();
-  runtime_->run(try_it);
-  task waiting = runtime_->spawn([&] {
+  on_worker_0(try_it);
+  task waiting = runtime_->spawn_on(0, [&] {
     EXPECT_TRUE(guard.try_lock_until(now() + 1h));
     guard.unlock();
   });
@@ -127,7 +127,7 @@ TEST_P(MutexTest, DeadlinesRacingUnlocksLoseNothing) {
   std::atomic<int> gave_up{0};
   constexpr int rounds = 1000 / share;
   run_on_all(*runtime_, 4, 3, [&](int number) {
-    tests::model_random random(static_cast<std::uint64_t>(number));
+    tests::model_random random(static_cast<std::uint64_t>(number), !this_task::inside());
     for (int i = 0; i < rounds; ++i) {
       if (!guard.try_lock_until(now() + std::chrono::microseconds(random.below(40)))) {
         ++gave_up;
@@ -148,7 +148,7 @@ TEST_P(MutexTest, LockedByAThreadAndWaitedForByATask) {
   mutex guard;
   guard.lock();
   std::atomic<bool> got{false};
-  task waiting = runtime_->spawn([&] {
+  task waiting = runtime_->spawn_on(0, [&] {
     const std::lock_guard<mutex> held(guard);
     got = true;
   });
@@ -163,7 +163,7 @@ TEST_P(MutexTest, MayBeDestroyedByTheLastHolder) {
   for (int i = 0; i < 200 / share; ++i) {
     auto guard = std::make_unique<mutex>();
     guard->lock();
-    task last = runtime_->spawn([&] {
+    task last = runtime_->spawn_on(0, [&] {
       guard->lock();
       guard->unlock();
       guard.reset();
@@ -201,7 +201,7 @@ TEST_P(ConditionTest, NotifyOneWakesTheOldestWaiter) {
     std::unique_lock<mutex> held(guard);
     EXPECT_FALSE(changed.wait_until(held, now() + 1ms));
   };
-  runtime_->spawn_on(0, notify).join();
+  on_worker_0(notify);
 }
 
 TEST_P(ConditionTest, NotifyAllWakesTasksAndThreads) {
@@ -239,17 +239,17 @@ TEST_P(ConditionTest, WaitUntilTimesOutAndHoldsTheMutexAgain) {
     EXPECT_FALSE(changed.wait_until(held, now() + 1ms, [] { return false; }));
   };
   times_out();
-  runtime_->run(times_out);
+  on_worker_0(times_out);
 }
 
 TEST_P(ConditionTest, TimedOutWaiterLeavesTheOthersInTheirOrder) {
-  runtime_->run([this] {
+  on_worker_0([this] {
     mutex guard;
     condition changed;
     std::vector<int> woken;
     std::vector<task> waiting;
     for (int i = 0; i < 5; ++i) {
-      waiting.push_back(runtime_->spawn([&, i] {
+      waiting.push_back(runtime_->spawn_on(0, [&, i] {
         std::unique_lock<mutex> held(guard);
         // First, middle and last give up.
         if (i % 2 == 0) {

@@ -31,6 +31,12 @@ class runtime_over_workers : public testing::TestWithParam<unsigned> {
     runtime_ = std::move(*made);
   }
 
+  // Runs `body` as a task that stays on worker 0. Tasks that are placed there too take turns with it.
+  template <typename Body>
+  void on_worker_0(Body body) {
+    runtime_->spawn_on(0, std::move(body)).join();
+  }
+
   memory_budget budget_{"tested"};
   std::unique_ptr<runtime> runtime_;
 };
