@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cache/depot.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "cache/span.h"
 
@@ -12,6 +14,7 @@ struct depot::page : base::list_link<> {
   batch* blanks = nullptr;
   std::size_t blank_count = 0;
 
+  bool is_spare() const { return blank_count == batches; }
   static page& of(batch* one) {
     return *reinterpret_cast<page*>(reinterpret_cast<std::uintptr_t>(one) & ~(std::uintptr_t{page_size} - 1));
   }
@@ -33,6 +36,8 @@ void depot::release(page& unused) {
   base::intrusive_list<page>::remove(unused);
   unused.~page();
   --pages_;
+  --spare_;
+  spare_low_water_ = std::min(spare_low_water_, spare_);
   charged_ -= page_shape.charge;
   unmap_span(budget_, page_shape, &unused);
 }
@@ -51,9 +56,14 @@ depot::batch* depot::blank() {
     made->blank_count = page::batches;
     with_blanks_.push_front(*made);
     ++pages_;
+    ++spare_;
     charged_ += page_shape.charge;
   }
   page& from = *with_blanks_.front();
+  if (from.is_spare()) {
+    --spare_;
+    spare_low_water_ = std::min(spare_low_water_, spare_);
+  }
   batch* taken = from.blanks;
   from.blanks = taken->next;
   if (--from.blank_count == 0) base::intrusive_list<page>::remove(from);
@@ -65,8 +75,16 @@ void depot::recycle(batch* emptied) {
   emptied->next = home.blanks;
   home.blanks = emptied;
   if (++home.blank_count == 1) with_blanks_.push_front(home);
-  // One stays, so that a batch that comes and goes maps nothing.
-  if (home.blank_count == page::batches && pages_ > 1) release(home);
+  if (!home.is_spare()) return;
+  ++spare_;
+  base::intrusive_list<page>::remove(home);
+  with_blanks_.push_back(home);
+}
+
+void depot::begin_period() {
+  low_water_ = full_;
+  for (std::size_t unneeded = spare_low_water_; unneeded > 0 && pages_ > 1; --unneeded) release(*with_blanks_.back());
+  spare_low_water_ = spare_;
 }
 
 void depot::release_spare() {
@@ -105,6 +123,11 @@ void depot::audit(const char* cache_name) const {
                objects_, full, objects);
   LARDER_CHECK(low_water_ <= full_, "cache \"%s\": %zu of %zu batches in the depot are surplus", cache_name, low_water_,
                full_);
+  std::size_t spare = 0;
+  for (page* at = with_blanks_.front(); at != nullptr; at = with_blanks_.after(*at)) spare += at->is_spare() ? 1U : 0U;
+  LARDER_CHECK(spare == spare_ && spare_low_water_ <= spare_ && spare_ <= pages_,
+               "cache \"%s\": the depot counts %zu spare pages of %zu, %zu of them through the period, and has %zu",
+               cache_name, spare_, pages_, spare_low_water_, spare);
   LARDER_CHECK(charged_ == page_shape.charge * pages_, "cache \"%s\": the depot's %zu pages are charged %llu bytes",
                cache_name, pages_, static_cast<unsigned long long>(charged_.count));
 }

@@ -15,10 +15,12 @@ namespace larder::cache {
 // one CPU puts and another gets passes here, a batch under one turn of the lock, and never sees a slab. Bounded by the
 // working set: batches that lay here through a whole period are surplus (Bonwick and Adams, 2001).
 //
-// Batches stand eight to a page, charged to the budget; a page without a full batch goes back to the system, but for
-// one. Every call is made under the mutex of the cache's slab layer.
+// Batches stand eight to a page, charged to the budget; pages that were spare (without a full batch) through a whole
+// period go back to the system, but for one. Not sooner: what comes in bursts would map and unmap pages with each.
+// Every call is made under the mutex of the cache's slab layer.
 //
 // Laws (audit):   objects = Σ count of full batches      0 < count ≤ batch_max      low_water ≤ full batches
+//                 spare = pages of blanks only           spare_low_water ≤ spare
 class depot {
  public:
   static constexpr std::size_t batch_max = 61;
@@ -42,7 +44,7 @@ class depot {
   // The batch that was added last, or null.
   batch* take();
 
-  // Gives back the page that is kept while no batch is full.
+  // Gives back all pages if no batch is full.
   void release_spare();
 
   std::size_t batches() const { return full_; }
@@ -51,7 +53,8 @@ class depot {
 
   // Batches that nobody needed since the last `begin_period`.
   std::size_t surplus() const { return low_water_; }
-  void begin_period() { low_water_ = full_; }
+  // Gives back the pages that nobody needed either.
+  void begin_period();
 
   void audit(const char* cache_name) const;
 
@@ -63,9 +66,11 @@ class depot {
   batch* top_ = nullptr;  // full ones
   std::size_t full_ = 0;
   std::size_t objects_ = 0;
-  std::size_t low_water_ = 0;  // the least `full_` was
-  base::intrusive_list<page> with_blanks_;
+  std::size_t low_water_ = 0;               // the least `full_` was
+  base::intrusive_list<page> with_blanks_;  // spare ones last
   std::size_t pages_ = 0;
+  std::size_t spare_ = 0;
+  std::size_t spare_low_water_ = 0;  // the least `spare_` was
   bytes charged_;
 };
 

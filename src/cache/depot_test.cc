@@ -59,16 +59,42 @@ TEST_F(DepotTest, WhatLayThroughAPeriodIsSurplus) {
   drain(store);
 }
 
-TEST_F(DepotTest, PagesGoBackWithTheirLastBatchAndOneStays) {
+TEST_F(DepotTest, PagesThatWereSpareThroughAPeriodGoBackAndOneStays) {
   depot store(budget);
   for (int i = 0; i < 80; ++i) store.add(filled(store, 2));
   EXPECT_EQ(budget.used(), 40_KiB);
   EXPECT_EQ(store.charged(), 40_KiB);
   drain(store);
+  store.begin_period();
+  EXPECT_EQ(budget.used(), 40_KiB);  // all were needed in this period
+  for (int i = 0; i < 17; ++i) store.add(filled(store, 2));
+  drain(store);
+  store.begin_period();
+  EXPECT_EQ(budget.used(), 12_KiB);  // three were
+  store.begin_period();
   EXPECT_EQ(budget.used(), 4_KiB);
   store.release_spare();
   EXPECT_EQ(budget.used(), bytes{});
   store.audit("test");
+}
+
+// Design §8: once warm, no system call for memory.
+TEST_F(DepotTest, BurstsOfBatchesMapNothingOnceWarm) {
+  depot store(budget);
+  const auto burst = [&] {
+    for (int i = 0; i < 50; ++i) store.add(filled(store, 1));
+    drain(store);
+  };
+  burst();
+  os::fault::arm(os::call::map, ~std::uint64_t{0}, ENOMEM);
+  for (int i = 0; i < 100; ++i) {
+    burst();
+    if (i % 10 == 0) store.begin_period();
+    store.audit("test");
+  }
+  const std::uint64_t calls = os::fault::uses();
+  os::fault::disarm();
+  EXPECT_EQ(calls, 0U);
 }
 
 // KF-48
