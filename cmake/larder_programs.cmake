@@ -281,12 +281,17 @@ function(larder_add_benchmarks)
       OUTPUT_NAME ${name} RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bench)
     target_link_libraries(${target} PRIVATE larder_internals benchmark::benchmark_main)
   endforeach()
-  # A peer of the coroutines, where it is installed.
-  find_package(Boost QUIET COMPONENTS context)
-  if(TARGET Boost::context AND TARGET larder_coroutine_bench)
-    target_link_libraries(larder_coroutine_bench PRIVATE Boost::context)
-    target_compile_definitions(larder_coroutine_bench PRIVATE LARDER_BENCH_BOOST_CONTEXT=1)
-  endif()
+  # Peers of the coroutines and tasks, where they are installed.
+  foreach(peer context fiber)
+    find_package(Boost QUIET COMPONENTS ${peer})
+    foreach(name coroutine task)
+      if(TARGET Boost::${peer} AND TARGET larder_${name}_bench)
+        string(TOUPPER LARDER_BENCH_BOOST_${peer} found)
+        target_link_libraries(larder_${name}_bench PRIVATE Boost::${peer})
+        target_compile_definitions(larder_${name}_bench PRIVATE ${found}=1)
+      endif()
+    endforeach()
+  endforeach()
   # A peer of the object cache, where it is installed: a program that the benchmark starts. Of DPDK's many libraries,
   # those of the mempool; the last is used by nobody but the others, at run time.
   pkg_check_modules(dpdk QUIET libdpdk)
