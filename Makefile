@@ -2,12 +2,13 @@
 # The short way to everything; CMakePresets.json has the rest. Needs make and bash, and brings what else it needs.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help serve test bench install check format clean
+.PHONY: help serve test soak bench install check format clean
 
 SETUP ?= tools/setup
 MEMORY ?= 16M
 PREFIX ?= /usr/local
 BENCH ?= *
+SOAK ?= 600
 
 # $(call configure,preset): quiet unless it fails.
 define configure
@@ -18,6 +19,7 @@ endef
 help:
 	@echo "make serve    build the program and serve a disk over NBD: MEMORY=$(MEMORY) IMAGE=path... ARGS='--listen ...'"
 	@echo "make test     build everything and run the tests: TESTS=regular-expression"
+	@echo "make soak     create and end coroutines and tasks at random, in all threads: SOAK=$(SOAK) seconds"
 	@echo "make bench    run the benchmarks, report into bench/out: BENCH=name"
 	@echo "make install  install libraries, headers and the program: PREFIX=$(PREFIX) DESTDIR="
 	@echo "make check    layers, style and format of the sources"
@@ -39,6 +41,13 @@ test:
 	@cmake --build --preset release
 	@echo "testing build/release"
 	@ctest --preset release --progress --output-junit $(CURDIR)/build/release/tests.xml $(if $(TESTS),-R '$(TESTS)')
+
+soak:
+	@$(SETUP) test
+	$(call configure,release)
+	@echo "building build/release/tests/larder_soak_test"
+	@cmake --build --preset release --target larder_soak_test
+	@LARDER_SOAK_SECONDS=$(SOAK) build/release/tests/larder_soak_test
 
 bench:
 	@$(SETUP) bench
