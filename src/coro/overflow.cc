@@ -37,6 +37,7 @@ void coro::prepare_thread_for_overflow() {
 
 result<void> report_stack_overflow() {
   if (const auto provided = os::provide_signal_stack(); !provided) return provided;
+  // First, so that no thread's first resume passes between: a stack for signals too many does no harm.
   reports.store(true, base::memory_order_relaxed);
   return os::watch_memory_faults(look);
 }

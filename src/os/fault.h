@@ -10,6 +10,7 @@ namespace larder::os {
 // The system calls of this folder, as a test names them to make one fail.
 enum class call : std::uint8_t {
   map,
+  guard,  // a guard marker; EINVAL: as where the kernel has none
   protect,
   advise,
   open,
@@ -30,7 +31,8 @@ enum class call : std::uint8_t {
   ring_enter,  // EINTR, EAGAIN or EBUSY: the ring looks again
   thread_create,
   membarrier,
-  any,  // in a plan: whichever comes n-th
+  signal,  // handlers and stacks for them
+  any,     // in a plan: whichever comes n-th
 };
 
 namespace fault {

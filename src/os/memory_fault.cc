@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <mutex>
 
+#include "os/fault.h"
 #include "os/memory.h"
 
 namespace larder::os {
@@ -24,6 +25,14 @@ void on_fault(int number, siginfo_t* information, void*) {
   ::sigaction(number, number == SIGSEGV ? &before_segv : &before_bus, nullptr);
 }
 
+int change_handler(int number, const struct sigaction& wanted, struct sigaction& before) {
+  return fault::fires(call::signal) ? -1 : ::sigaction(number, &wanted, &before);
+}
+
+int change_stack(const stack_t* wanted, stack_t* before) {
+  return fault::fires(call::signal) ? -1 : ::sigaltstack(wanted, before);
+}
+
 class signal_stack {
  public:
   signal_stack() = default;
@@ -39,13 +48,14 @@ class signal_stack {
 
   result<void> provide() {
     stack_t there{};
-    if (::sigaltstack(nullptr, &there) == 0 && (there.ss_flags & SS_DISABLE) == 0) return {};
+    if (change_stack(nullptr, &there) != 0) return error_from(errno);
+    if ((there.ss_flags & SS_DISABLE) == 0) return {};
     const result<void*> mapped = map(signal_stack_length);
     if (!mapped) return mapped.error();
     stack_t ours{};
     ours.ss_sp = *mapped;
     ours.ss_size = signal_stack_length.count;
-    if (::sigaltstack(&ours, nullptr) != 0) {
+    if (change_stack(&ours, nullptr) != 0) {
       const int error_number = errno;
       unmap(*mapped, signal_stack_length);
       return error_from(error_number);
@@ -62,15 +72,20 @@ class signal_stack {
 
 result<void> watch_memory_faults(void (*look)(const void* address)) {
   static std::mutex guard;
+  static bool installed = false;
   const std::lock_guard<std::mutex> locked(guard);
-  if (look_first != nullptr) return {};
-  look_first = look;
+  if (installed) return {};
+  look_first = look;  // stays if what follows fails: a handler may be under way
   struct sigaction ours {};
   ours.sa_sigaction = on_fault;
   ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
-  if (::sigaction(SIGSEGV, &ours, &before_segv) != 0 || ::sigaction(SIGBUS, &ours, &before_bus) != 0) {
-    return error_from(errno);
+  if (change_handler(SIGSEGV, ours, before_segv) != 0) return error_from(errno);
+  if (change_handler(SIGBUS, ours, before_bus) != 0) {
+    const int error_number = errno;
+    ::sigaction(SIGSEGV, &before_segv, nullptr);
+    return error_from(error_number);
   }
+  installed = true;
   return {};
 }
 
