@@ -193,7 +193,7 @@ endfunction()
 
 # The context switch of the processor that we build for; tests/aarch64/run builds the same program for that one.
 function(larder_add_context_test)
-  add_executable(larder_context_test tests/aarch64/context_test.cc)
+  add_executable(larder_context_test tests/aarch64/context_test.cc tests/support/kept_registers.cc)
   target_link_libraries(larder_context_test PRIVATE larder_internals)
   set_target_properties(larder_context_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
   add_test(NAME coro.context COMMAND larder_context_test)

@@ -19,52 +19,10 @@
 #include <gtest/gtest.h>
 
 #include "coro/stack_cache.h"
+#include "tests/support/kept_registers.h"
 
 namespace larder::coro {
 namespace {
-
-// Fills every register that a callee must keep with values made from `seed`, calls `function(argument)`, and returns
-// how many of them came back changed.
-extern "C" std::uint64_t larder_test_registers_changed_by(void (*function)(void*), void* argument, std::uint64_t seed);
-
-asm(R"(
-        .text
-        .type   larder_test_registers_changed_by, @function
-larder_test_registers_changed_by:
-        pushq   %rbp
-        pushq   %rbx
-        pushq   %r12
-        pushq   %r13
-        pushq   %r14
-        pushq   %r15
-        pushq   %rdx
-        leaq    1(%rdx), %rbp
-        leaq    2(%rdx), %rbx
-        leaq    3(%rdx), %r12
-        leaq    4(%rdx), %r13
-        leaq    5(%rdx), %r14
-        leaq    6(%rdx), %r15
-        movq    %rdi, %rax
-        movq    %rsi, %rdi
-        callq   *%rax
-        popq    %rdx
-        xorl    %eax, %eax
-        .irp    pair, rbp, rbx, r12, r13, r14, r15
-        incq    %rdx
-        xorl    %ecx, %ecx
-        cmpq    %rdx, %\pair
-        setne   %cl
-        addq    %rcx, %rax
-        .endr
-        popq    %r15
-        popq    %r14
-        popq    %r13
-        popq    %r12
-        popq    %rbx
-        popq    %rbp
-        retq
-        .size   larder_test_registers_changed_by, . - larder_test_registers_changed_by
-)");
 
 // A fiber that runs a function object, on a stack of its own.
 class test_fiber {
@@ -96,11 +54,10 @@ TEST(ContextTest, SwitchKeepsTheRegistersThatACalleeMustKeep) {
   fiber* self = nullptr;
   std::uint64_t changed_inside = 0;
   test_fiber other([&] {
-    for (int i = 0; i < 3; ++i)
-      changed_inside += larder_test_registers_changed_by(suspend, self, 0x1111'0000'0000'1000);
+    for (int i = 0; i < 3; ++i) changed_inside += tests::registers_changed_by(suspend, self, 0x1111'0000'0000'1000);
   });
   self = &*other;
-  for (int i = 0; i < 4; ++i) EXPECT_EQ(larder_test_registers_changed_by(resume, self, 0x2222'0000'0000'2000), 0U);
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(tests::registers_changed_by(resume, self, 0x2222'0000'0000'2000), 0U);
   EXPECT_EQ(changed_inside, 0U);
   EXPECT_TRUE(other->finished());
 }
@@ -110,15 +67,15 @@ TEST(ContextTest, SwitchKeepsTheFloatingPointControlWordsOfEachSide) {
   fiber* self = nullptr;
   test_fiber other([&] {
     seen_inside.push_back(std::fegetround());
-    std::fesetround(FE_UPWARD);  // both mxcsr and the x87 control word
+    std::fesetround(FE_UPWARD);  // on x86-64, both mxcsr and the x87 control word
     self->suspend();
     seen_inside.push_back(std::fegetround());
     volatile double one = 1.0;
     volatile double three = 3.0;
-    volatile double third = one / three;  // by mxcsr
+    volatile double third = one / three;  // by mxcsr there
     seen_inside.push_back(third > 1.0 / 3.0 ? 1 : 0);
     volatile long double long_three = 3.0L;
-    volatile long double long_third = 1.0L / long_three;  // by the x87 control word
+    volatile long double long_third = 1.0L / long_three;  // by the x87 control word there
     seen_inside.push_back(long_third * 3.0L > 1.0L ? 1 : 0);
     std::fesetround(FE_TOWARDZERO);
   });
@@ -148,9 +105,6 @@ TEST(ContextTest, NewContextStartsWithAnAlignedStack) {
   test_fiber other([&] {
     alignas(16) volatile char probe[16] = {};
     aligned = reinterpret_cast<std::uintptr_t>(&probe[0]) % 16 == 0;
-    // An instruction that faults on a misaligned stack, as the ABI allows callees to use.
-    alignas(16) volatile float four[4] = {1, 2, 3, 4};
-    asm volatile("movaps %0, %%xmm0" : : "m"(four) : "xmm0");
   });
   other->resume();
   EXPECT_TRUE(aligned);

@@ -6,13 +6,14 @@
 
 #include <unwind.h>
 
-#include <array>
 #include <cfenv>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
+
+#include "tests/support/kept_registers.h"
 
 extern "C" void larder_enter_context();
 
@@ -21,6 +22,7 @@ namespace {
 using larder::coro::context;
 using larder::coro::make_context;
 using larder::coro::switch_context;
+using larder::tests::registers_changed_by;
 
 int failures = 0;
 
@@ -61,8 +63,6 @@ class flow {
   }
 
   std::byte* top() { return stack_ + stack_size; }
-  context* own() { return &own_; }
-  context* resumer() { return &resumer_; }
 
  private:
   static constexpr std::size_t stack_size = 256 * 1024 + 16;  // the top is a multiple of 16 and not of 32
@@ -88,47 +88,10 @@ void both_sides_alternate() {
   }
 }
 
-// What a callee must keep. larder_test_hold(registers, save, load) sets all of these registers, switches, and stores
-// what they hold afterwards.
+// Where the entry finds its stack pointer, and what stands between that and the top.
 #if defined(__x86_64__)
-using kept_registers = std::array<std::uint64_t, 6>;
 asm(R"(
         .text
-        .globl  larder_test_hold
-        .type   larder_test_hold, @function
-larder_test_hold:
-        pushq   %rbp
-        pushq   %rbx
-        pushq   %r12
-        pushq   %r13
-        pushq   %r14
-        pushq   %r15
-        pushq   %rdi
-        movq    0(%rdi), %rbp
-        movq    8(%rdi), %rbx
-        movq    16(%rdi), %r12
-        movq    24(%rdi), %r13
-        movq    32(%rdi), %r14
-        movq    40(%rdi), %r15
-        movq    %rsi, %rdi
-        movq    %rdx, %rsi
-        callq   larder_test_switch
-        popq    %rdi
-        movq    %rbp, 0(%rdi)
-        movq    %rbx, 8(%rdi)
-        movq    %r12, 16(%rdi)
-        movq    %r13, 24(%rdi)
-        movq    %r14, 32(%rdi)
-        movq    %r15, 40(%rdi)
-        popq    %r15
-        popq    %r14
-        popq    %r13
-        popq    %r12
-        popq    %rbx
-        popq    %rbp
-        retq
-        .size   larder_test_hold, . - larder_test_hold
-
         .globl  larder_test_note_stack_pointer
         .type   larder_test_note_stack_pointer, @function
 larder_test_note_stack_pointer:
@@ -139,60 +102,8 @@ larder_test_note_stack_pointer:
 constexpr std::ptrdiff_t return_address_size = 8;
 constexpr std::ptrdiff_t entry_size = 16;
 #else
-using kept_registers = std::array<std::uint64_t, 19>;
 asm(R"(
         .text
-        .globl  larder_test_hold
-        .type   larder_test_hold, %function
-larder_test_hold:
-        stp     x29, x30, [sp, #-176]!
-        stp     x19, x20, [sp, #16]
-        stp     x21, x22, [sp, #32]
-        stp     x23, x24, [sp, #48]
-        stp     x25, x26, [sp, #64]
-        stp     x27, x28, [sp, #80]
-        stp     d8, d9, [sp, #96]
-        stp     d10, d11, [sp, #112]
-        stp     d12, d13, [sp, #128]
-        stp     d14, d15, [sp, #144]
-        str     x0, [sp, #160]
-        ldp     d8, d9, [x0, #0]
-        ldp     d10, d11, [x0, #16]
-        ldp     d12, d13, [x0, #32]
-        ldp     d14, d15, [x0, #48]
-        ldp     x19, x20, [x0, #64]
-        ldp     x21, x22, [x0, #80]
-        ldp     x23, x24, [x0, #96]
-        ldp     x25, x26, [x0, #112]
-        ldp     x27, x28, [x0, #128]
-        ldr     x29, [x0, #144]
-        mov     x0, x1
-        mov     x1, x2
-        bl      larder_test_switch
-        ldr     x0, [sp, #160]
-        stp     d8, d9, [x0, #0]
-        stp     d10, d11, [x0, #16]
-        stp     d12, d13, [x0, #32]
-        stp     d14, d15, [x0, #48]
-        stp     x19, x20, [x0, #64]
-        stp     x21, x22, [x0, #80]
-        stp     x23, x24, [x0, #96]
-        stp     x25, x26, [x0, #112]
-        stp     x27, x28, [x0, #128]
-        str     x29, [x0, #144]
-        ldp     x19, x20, [sp, #16]
-        ldp     x21, x22, [sp, #32]
-        ldp     x23, x24, [sp, #48]
-        ldp     x25, x26, [sp, #64]
-        ldp     x27, x28, [sp, #80]
-        ldp     d8, d9, [sp, #96]
-        ldp     d10, d11, [sp, #112]
-        ldp     d12, d13, [sp, #128]
-        ldp     d14, d15, [sp, #144]
-        ldp     x29, x30, [sp], #176
-        ret
-        .size   larder_test_hold, . - larder_test_hold
-
         .globl  larder_test_note_stack_pointer
         .type   larder_test_note_stack_pointer, %function
 larder_test_note_stack_pointer:
@@ -205,32 +116,24 @@ larder_test_note_stack_pointer:
 constexpr std::ptrdiff_t return_address_size = 0;
 constexpr std::ptrdiff_t entry_size = 0;
 #endif
-extern "C" void larder_test_hold(kept_registers& registers, context* save, const context* load);
-extern "C" [[gnu::used, gnu::noinline]] void larder_test_switch(context& save, const context& load) {
-  switch_context(save, load);
-}
 
 // Registers full of distinct values are switched away from, with others on the other side, and all of them come back.
-bool held(std::uint64_t seed, context* save, const context& load) {
-  kept_registers before{};
-  for (std::uint64_t& value : before) value = seed += 0x0123'4567'89ab'cdef;
-  kept_registers after = before;
-  larder_test_hold(after, save, &load);
-  for (std::size_t i = 0; i < before.size(); ++i) {
-    if (after[i] == before[i]) continue;
-    std::printf("failed: register %zu of kept_registers changed over a switch\n", i);
-    ++failures;
-    return false;
-  }
-  return true;
+bool held(void (*switch_away)(void*), void* with, std::uint64_t seed) {
+  const std::uint64_t changed = registers_changed_by(switch_away, with, seed);
+  if (changed == 0) return true;
+  std::printf("failed: %llu registers changed over a switch\n", static_cast<unsigned long long>(changed));
+  ++failures;
+  return false;
 }
 
 void registers_are_kept() {
   flow other([](flow& self) {
-    for (std::uint64_t seed = 1'000'000; held(seed, self.own(), *self.resumer()); ++seed) continue;
+    const auto suspend = [](void* who) { static_cast<flow*>(who)->suspend(); };
+    for (std::uint64_t seed = 1'000'000; held(suspend, &self, seed); ++seed) continue;
   });
+  const auto resume = [](void* who) { static_cast<flow*>(who)->resume(); };
   for (std::uint64_t seed = 0; seed < 1'000; ++seed) {
-    if (!held(seed, other.resumer(), *other.own())) return;
+    if (!held(resume, &other, seed)) return;
   }
 }
 
