@@ -133,7 +133,8 @@ TEST_P(ChannelTest, FullChannelMakesItsSendersWaitAndKeepsTheirOrder) {
     EXPECT_TRUE(numbers.try_send(1));
     EXPECT_FALSE(numbers.try_send(2));
     std::vector<task> senders;
-    for (int i = 2; i < 6; ++i) senders.push_back(runtime_->spawn_on(0, [&numbers, i] { EXPECT_TRUE(numbers.send(i)); }));
+    for (int i = 2; i < 6; ++i)
+      senders.push_back(runtime_->spawn_on(0, [&numbers, i] { EXPECT_TRUE(numbers.send(i)); }));
     this_task::yield();
     for (int i = 0; i < 6; ++i) {
       EXPECT_EQ(numbers.size(), i < 4 ? 2U : static_cast<std::size_t>(6 - i));
