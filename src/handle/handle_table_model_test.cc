@@ -61,7 +61,7 @@ class HandleTableGenerationsTest : public testing::Test {
     EXPECT_GT(model.handles_that_came_again(), 1000U);
   }
 
-  std::vector<std::uint8_t> input_ = random_bytes(1, inputs_until_handles_come_again * input_bytes);
+  std::vector<std::uint8_t> input_ = random_bytes(1, inputs_until_handles_come_again* input_bytes);
 };
 
 TEST_F(HandleTableGenerationsTest, NoHandleComesAgainBeforeAllAreUsed) {
