@@ -20,6 +20,8 @@ LARDER_API result<void> write(int file, std::span<const std::byte> from, std::ui
 // Returns when what was written is on the device (fdatasync).
 LARDER_API result<void> sync(int file);
 
+// These three can be cancelled while they wait (task::cancel); a `send` may have sent a part then.
+//
 // For stream sockets in non-blocking mode. Some bytes, at least one; 0 when the peer has finished sending.
 LARDER_API result<std::size_t> receive(int socket, std::span<std::byte> into);
 // All of `from`.

@@ -19,13 +19,20 @@ namespace larder {
 
 class runtime;
 
+class task_group;
+
 namespace task_layer {
 struct completion;  // what a task and its handle share
-}
+class group_core;
+}  // namespace task_layer
 
-// A task that can be waited for. Movable; the destructor waits like `join`, but swallows what the task threw.
+// A task that can be waited for. Movable; the destructor waits like `join`, but swallows what the task threw, and is
+// not cut short if the caller is cancelled.
 class LARDER_API task {
  public:
+  // Thrown in a task that was cancelled, by a call that would wait. Let it pass: it unwinds the task's stack.
+  struct cancelled {};
+
   task() = default;
   task(task&& other) noexcept : completion_(std::exchange(other.completion_, nullptr)) {}
   task& operator=(task&& other) noexcept;
@@ -33,8 +40,17 @@ class LARDER_API task {
 
   // Whether there is a task to wait for: not after join, detach or a move.
   bool joinable() const { return completion_ != nullptr; }
-  // Waits until it has ended; throws what it threw. Parks the calling task or thread. Dies if not joinable.
-  void join();
+  // Waits until it has ended; throws what it threw. Then it is not joinable any more. True if it ran to its end, false
+  // if `cancelled` ended it. Parks the calling task or thread. Throws `cancelled` if the caller is a task that is
+  // cancelled while it waits: then it can be joined still. Dies if not joinable.
+  bool join();
+  // Asks it to stop: its wait in progress, or else its next, throws `cancelled`; only waits that say nothing else can
+  // be cut short so. Each call ends one wait at most, so what cleans up may wait again. Returns at once; the task ends
+  // in its own time, or not at all. Nothing if it has ended. Dies if not joinable.
+  //
+  // Waits that are not cut short: those for memory and for file operations, `mutex::lock` and `shared_mutex::lock`, of
+  // which much code relies on that they do not fail, `blocking`, and the destructors of `task` and `task_group`.
+  void cancel();
   // Lets it run on its own; what it throws then ends the process, as it would from a thread.
   void detach();
   // Whether it has ended; never blocks.
@@ -83,35 +99,42 @@ class LARDER_API runtime {
   // there can never be. Any thread.
   template <typename Body>
   [[nodiscard]] task spawn(Body&& body) {
-    return spawn_stored(true, any_worker, no_deadline, std::forward<Body>(body)).value();
+    return spawn_stored({.joinable = true}, std::forward<Body>(body)).value();
   }
   // On a worker of the caller's choice, 0 to workers() - 1, where it stays.
   template <typename Body>
   [[nodiscard]] task spawn_on(unsigned worker, Body&& body) {
-    return spawn_stored(true, worker, no_deadline, std::forward<Body>(body)).value();
+    return spawn_stored({.joinable = true, .worker = worker}, std::forward<Body>(body)).value();
   }
   // Without a way to wait for its end.
   template <typename Body>
   void spawn_detached(Body&& body) {
-    (void)spawn_stored(false, any_worker, no_deadline, std::forward<Body>(body));
+    (void)spawn_stored({}, std::forward<Body>(body));
   }
   template <typename Body>
   void spawn_detached_on(unsigned worker, Body&& body) {
-    (void)spawn_stored(false, worker, no_deadline, std::forward<Body>(body));
+    (void)spawn_stored({.worker = worker}, std::forward<Body>(body));
   }
   // Starts it only if a stack is there at once: false if not. Never waits.
   template <typename Body>
   [[nodiscard]] bool try_spawn_detached(Body&& body) {
-    return spawn_stored(false, any_worker, time_point::min(), std::forward<Body>(body)).has_value();
+    return spawn_stored({.deadline = time_point::min()}, std::forward<Body>(body)).has_value();
   }
   template <typename Body>
   [[nodiscard]] bool try_spawn_detached_on(unsigned worker, Body&& body) {
-    return spawn_stored(false, worker, time_point::min(), std::forward<Body>(body)).has_value();
+    return spawn_stored({.worker = worker, .deadline = time_point::min()}, std::forward<Body>(body)).has_value();
   }
-  // Spawns and joins.
+  // Spawns and joins. If the caller is cancelled meanwhile, so is the task, and `task::cancelled` is thrown once it has
+  // ended.
   template <typename Body>
   void run(Body&& body) {
-    spawn(std::forward<Body>(body)).join();
+    task started = spawn(std::forward<Body>(body));
+    try {
+      started.join();
+    } catch (const task::cancelled&) {
+      if (started.joinable()) started.cancel();
+      throw;
+    }
   }
 
   unsigned workers() const;
@@ -126,22 +149,29 @@ class LARDER_API runtime {
   static constexpr std::size_t closure_size_max = 1024;
 
  private:
+  friend class task_group;
   static constexpr unsigned any_worker = ~0U;
   struct state;
+  struct start_options {
+    bool joinable = false;
+    unsigned worker = any_worker;
+    time_point deadline = no_deadline;
+    task_layer::group_core* group = nullptr;
+  };
   struct launch {
     void* block = nullptr;  // the task, or null when there was no room in time
     void* closure_place = nullptr;
   };
   explicit runtime(std::unique_ptr<state> ready);
-  launch prepare(bool joinable, unsigned worker, time_point deadline, std::size_t size, std::size_t alignment);
+  launch prepare(const start_options& chosen, std::size_t size, std::size_t alignment);
   task_layer::completion* begin(launch prepared, void* closure, void (*body)(void*));
 
   template <typename Body>
-  std::optional<task> spawn_stored(bool joinable, unsigned worker, time_point deadline, Body&& body) {
+  std::optional<task> spawn_stored(const start_options& chosen, Body&& body) {
     using stored = std::decay_t<Body>;
     static_assert(sizeof(stored) <= closure_size_max, "a closure this large belongs on the heap");
     static_assert(std::is_nothrow_constructible_v<stored, Body&&>, "a task's closure is moved in without throwing");
-    const launch prepared = prepare(joinable, worker, deadline, sizeof(stored), alignof(stored));
+    const launch prepared = prepare(chosen, sizeof(stored), alignof(stored));
     if (prepared.block == nullptr) return std::nullopt;
     auto* closure = new (prepared.closure_place) stored(std::forward<Body>(body));
     return task(begin(prepared, closure, [](void* argument) {
@@ -160,11 +190,26 @@ namespace this_task {
 
 // Whether the caller runs on a task.
 LARDER_API bool inside();
-// Lets the worker's other tasks run; gives up the CPU on a plain thread.
+// Lets the worker's other tasks run; gives up the CPU on a plain thread. Throws task::cancelled if the task was.
 LARDER_API void yield();
-// Parks the task or sleeps the thread.
+// Parks the task or sleeps the thread. Can be cancelled.
 LARDER_API void sleep_until(time_point wake);
 inline void sleep_for(std::chrono::nanoseconds duration) { sleep_until(std::chrono::steady_clock::now() + duration); }
+
+// Whether the calling task was ever asked to stop; false on a plain thread.
+LARDER_API bool cancel_requested();
+// For what computes without waiting: throws task::cancelled if the calling task was asked to stop and no wait has ended
+// for it yet.
+LARDER_API void throw_if_cancelled();
+// While it exists, no wait of the calling task ends because it is cancelled: such a request waits for the end of the
+// scope. They nest. Nothing on a plain thread.
+class LARDER_API cancellation_shield {
+ public:
+  cancellation_shield();
+  ~cancellation_shield();
+  cancellation_shield(const cancellation_shield&) = delete;
+  cancellation_shield& operator=(const cancellation_shield&) = delete;
+};
 
 }  // namespace this_task
 

@@ -8,6 +8,7 @@
 namespace larder::sync {
 
 struct waiter;        // who waits; on its own stack
+class guard_set;      // what it holds
 struct waiter_queue;  // where it does
 
 // A place in a queue, on the stack of who waits: one in most waits, one for each case in a select.

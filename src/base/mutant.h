@@ -52,6 +52,11 @@ enum class mutant : std::uint8_t {
   places_left_behind,      // wait queue: who was told in one queue stays in its others
   claim_unheeded,          // wait queue: a teller takes a waiter that was told elsewhere
   guards_unordered,        // wait queue: several guards are taken in the order of the cases
+  cancel_after_wake,       // task: who cancels it wakes it before the request can be seen
+  cancel_drops_grant,      // wait queue: a waiter that is cancelled forgets that it was told
+  joiner_left_behind,      // task: who waits for its end and is cancelled does not take itself out
+  group_told_early,        // task group: who waits is told by the first that leaves
+  failure_cancels_nobody,  // task group: a task that throws leaves the others be
   close_tells_one,         // channel: close wakes only the first of who waits to send
 };
 

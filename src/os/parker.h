@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <exception>
+
 #include <larder/units.h>
+
+#include "os/cancellation.h"
 
 namespace larder::os {
 
@@ -31,6 +35,15 @@ class parker {
 
   // True while its owner runs a reclaimer: then a wait for memory is a programming error (KF-57). Owner only.
   bool reclaiming = false;
+
+  // Where a request to stop is found, if whoever runs can get one; set before it runs. Owner only.
+  cancellation* cancel = nullptr;
+  // How many scopes in progress keep such requests for later. Owner only.
+  unsigned cancellation_shields = 0;
+  // Whether a wait that can be cancelled is to end with an exception: not while another unwinds the stack.
+  bool must_cancel() const {
+    return cancel != nullptr && cancel->is_pending() && cancellation_shields == 0 && std::uncaught_exceptions() == 0;
+  }
 
  protected:
   parker() = default;

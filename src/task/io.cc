@@ -21,6 +21,14 @@ namespace {
 using task_layer::worker;
 
 struct awaited : os::ring_operation {
+  awaited() {
+    complete = [](os::ring_operation& self, int result) {
+      auto& mine = static_cast<awaited&>(self);
+      mine.outcome = result;
+      mine.done = true;
+      mine.owner.unpark();
+    };
+  }
   os::parker& owner = os::parker::current();
   int outcome = 0;
   bool done = false;
@@ -31,14 +39,24 @@ template <typename Prepare>
 int await(worker& here, Prepare prepare) {
   const task_layer::stay_here bound;
   awaited operation;
-  operation.complete = [](os::ring_operation& self, int outcome) {
-    auto& mine = static_cast<awaited&>(self);
-    mine.outcome = outcome;
-    mine.done = true;
-    mine.owner.unpark();
-  };
   prepare(here.ring(), operation);
   while (!operation.done) operation.owner.park();
+  return operation.outcome;
+}
+
+// The same, but throws task::cancelled if the task is cancelled and the operation has been given up for it.
+template <typename Prepare>
+int await_or_cancel(worker& here, Prepare prepare) {
+  const task_layer::stay_here bound;
+  awaited operation;
+  prepare(here.ring(), operation);
+  while (!operation.done && !operation.owner.must_cancel()) operation.owner.park();
+  if (!operation.done) {
+    awaited giving_up;
+    here.ring().cancel(operation, giving_up);
+    while (!operation.done || !giving_up.done) operation.owner.park();
+    if (operation.outcome == -ECANCELED) task_layer::heed_cancellation(operation.owner);
+  }
   return operation.outcome;
 }
 
@@ -87,7 +105,7 @@ result<void> zero_rest(std::span<const iovec> vectors, std::size_t within) {
 int await_events(int socket, short events) {
   worker* here = worker::current();
   if (here == nullptr) return os::wait_for_events(socket, events);
-  return await(*here, [&](os::ring& ring, os::ring_operation& operation) {
+  return await_or_cancel(*here, [&](os::ring& ring, os::ring_operation& operation) {
     ring.poll(socket, static_cast<unsigned>(events), operation);
   });
 }

@@ -3,12 +3,14 @@
 #include <vector>
 
 #include <larder/runtime.h>
+#include <larder/task_group.h>
 
 #include "base/check.h"
 #include "base/registry.h"
 #include "cache/span.h"
 #include "os/clock.h"
 #include "os/cpu.h"
+#include "task/completion.h"
 #include "task/worker.h"
 
 namespace larder {
@@ -26,56 +28,32 @@ struct runtime::state {
   std::unique_ptr<base::registration> registered;
 };
 
-namespace {
-
-// A parker that stands for "ended" in completion::joiner; its address is all that is used.
-task_layer::task_parker* ended_mark() {
-  static task_layer::task_parker& mark = task_layer::task_parker::take();
-  return &mark;
-}
-
-}  // namespace
-
-os::parker* task_layer::completion::finished() { return ended_mark(); }
-
-void task_layer::completion::drop() {
-  if (--owners == 0) {
-    thrown = nullptr;
-    home->put(this);
-  }
-}
-
 task& task::operator=(task&& other) noexcept {
   task taken(std::move(other));
   std::swap(completion_, taken.completion_);
   return *this;
 }
 
-namespace {
-
-template <typename Completion>
-void wait_for(Completion& shared) {
-  os::parker& self = os::parker::current();
-  os::parker* expected = nullptr;
-  if (!shared.joiner.compare_exchange_strong(expected, &self)) return;
-  while (!shared.ended()) self.park();
-}
-
-}  // namespace
-
 task::~task() {
   if (completion_ == nullptr) return;
-  wait_for(*completion_);
+  completion_->wait(false);
   completion_->drop();
 }
 
-void task::join() {
+bool task::join() {
   LARDER_CHECK(joinable(), "join of a task that was joined, detached or moved from");
+  completion_->wait(true);
   task_layer::completion* shared = std::exchange(completion_, nullptr);
-  wait_for(*shared);
   const std::exception_ptr thrown = std::exchange(shared->thrown, nullptr);
+  const bool whole = !shared->ended_early;
   shared->drop();
   if (thrown) std::rethrow_exception(thrown);
+  return whole;
+}
+
+void task::cancel() {
+  LARDER_CHECK(joinable(), "cancel of a task that was joined, detached or moved from");
+  completion_->cancel();
 }
 
 void task::detach() {
@@ -148,26 +126,25 @@ runtime::~runtime() {
   state_->shared.workers.clear();
 }
 
-runtime::launch runtime::prepare(bool joinable, unsigned chosen_worker, time_point deadline, std::size_t size,
-                                 std::size_t alignment) {
+runtime::launch runtime::prepare(const start_options& chosen, std::size_t size, std::size_t alignment) {
   auto& shared = state_->shared;
+  unsigned chosen_worker = chosen.worker;
   LARDER_CHECK(chosen_worker == any_worker || chosen_worker < shared.workers.size(), "runtime \"%s\": worker %u of %zu",
                state_->name.c_str(), chosen_worker, shared.workers.size());
-  auto* block = deadline == time_point::min() ? shared.stacks->try_get() : shared.stacks->get(deadline);
+  auto* block = chosen.deadline == time_point::min() ? shared.stacks->try_get() : shared.stacks->get(chosen.deadline);
   if (block == nullptr) {
-    if (deadline == no_deadline) throw std::bad_alloc();
+    if (chosen.deadline == no_deadline) throw std::bad_alloc();
     return {};
   }
-  if (joinable) {
+  if (chosen.joinable || chosen.group != nullptr) {
     task_layer::completion* completion = state_->completions->get();
     if (completion == nullptr) {
       shared.stacks->put(block);
       throw std::bad_alloc();
     }
-    completion->home = state_->completions.get();
-    completion->joiner = nullptr;
-    completion->owners = 2;
+    completion->begin(state_->completions.get(), block->parker, chosen.group);
     block->completion = completion;
+    block->parker.cancel = &completion->cancellation;
   }
   block->pinned = block->bound = chosen_worker != any_worker;
   if (chosen_worker == any_worker) {
@@ -197,6 +174,8 @@ task_layer::completion* runtime::begin(launch prepared, void* closure, void (*bo
         }
         try {
           self.run(self.closure);
+        } catch (const task::cancelled&) {
+          self.completion->ended_early = true;
         } catch (...) {
           self.completion->thrown = std::current_exception();
         }
@@ -204,8 +183,10 @@ task_layer::completion* runtime::begin(launch prepared, void* closure, void (*bo
       &block, block.top);
   ++state_->shared.live;
   state_->shared.started.add();
+  task_layer::group_core* group = completion == nullptr ? nullptr : completion->group();
+  if (group != nullptr) group->enter(*completion);
   task_layer::run_queue::make_ready(block);  // from here on the task may have ended already
-  return completion;
+  return group == nullptr ? completion : nullptr;
 }
 
 unsigned runtime::workers() const { return static_cast<unsigned>(state_->shared.workers.size()); }
@@ -234,14 +215,28 @@ void yield() {
     std::this_thread::yield();
   } else {
     here->yield_current();
+    throw_if_cancelled();
   }
 }
 
 void sleep_until(time_point wake) {
   os::parker& self = os::parker::current();
   // A token left from an earlier wait ends a park early.
-  while (os::now() < wake) self.park_until(wake);
+  while (os::now() < wake) {
+    task_layer::heed_cancellation(self);
+    self.park_until(wake);
+  }
 }
+
+bool cancel_requested() {
+  const os::parker& self = os::parker::current();
+  return self.cancel != nullptr && self.cancel->requested();
+}
+
+void throw_if_cancelled() { task_layer::heed_cancellation(os::parker::current()); }
+
+cancellation_shield::cancellation_shield() { ++os::parker::current().cancellation_shields; }
+cancellation_shield::~cancellation_shield() { --os::parker::current().cancellation_shields; }
 
 }  // namespace this_task
 

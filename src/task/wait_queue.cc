@@ -6,6 +6,7 @@
 
 #include "base/mutant.h"
 #include "os/clock.h"
+#include "task/completion.h"
 
 namespace larder::sync {
 
@@ -57,8 +58,9 @@ wait_place* tell_first(waiter_queue& queue) {
 }
 
 bool wait_until_told(std::unique_lock<guard_set>& held, waiter& self, time_point deadline) {
+  const auto is_cancelled = [&self] { return self.reason.can_be_cancelled && self.owner.must_cancel(); };
   bool in_time = true;
-  while (!self.told() && in_time) {
+  while (!self.told() && in_time && !is_cancelled()) {
     held.unlock();
     in_time = self.owner.park_until(deadline);
     held.lock();
@@ -68,6 +70,7 @@ bool wait_until_told(std::unique_lock<guard_set>& held, waiter& self, time_point
     if (is_mutant(mutant::places_left_behind) && told) break;
     if (place->queue != nullptr) remove(*place);
   }
+  if ((!told || is_mutant(mutant::cancel_drops_grant)) && is_cancelled()) task_layer::heed_cancellation(self.owner);
   return told;
 }
 

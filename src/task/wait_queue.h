@@ -108,9 +108,8 @@ inline void wake(wait_place& told) { told.who->owner.unpark(); }
 
 // With `held` held and the waiter in its queues: the one place where tasks and threads wait for each other. Lets go of
 // the guards, parks until the waiter is told or the deadline has passed, and holds them again. Then the waiter is in no
-// queue any more. True if it was told.
-//
-// Callers are written so that it may also throw, in the state in which it would return false, if `can_be_cancelled`.
+// queue any more. True if it was told. If `can_be_cancelled`, and the caller was before it was told, it throws
+// task::cancelled, in the state in which it would return false.
 bool wait_until_told(std::unique_lock<guard_set>& held, waiter& self, time_point deadline);
 
 // Deadlines that do not wait. The first never reads the clock.

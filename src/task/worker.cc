@@ -41,14 +41,11 @@ result<void> worker::start(const char* name) {
 void worker::finish(task_block& ended) {
   completion* shared = ended.completion;
   ended.completion = nullptr;
+  ended.parker.cancel = nullptr;
   // Before the joiner is told: it must not count the task any more. This worker still runs, so the runtime stays.
   const bool last = --shared_.live == 0;
   shared_.stacks->put(&ended);
-  if (shared != nullptr) {
-    os::parker* joiner = shared->joiner.exchange(completion::finished());
-    if (joiner != nullptr) joiner->unpark();
-    shared->drop();
-  }
+  if (shared != nullptr) shared->finish();
   // The last one out, when the runtime is going, lets the other workers go too.
   if (last && shared_.stopping) {
     for (const auto& other : shared_.workers) {

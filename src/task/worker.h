@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <exception>
 #include <memory>
 #include <vector>
 
-#include <larder/object_cache.h>
 #include <larder/runtime.h>
 
 #include "base/atomic.h"
@@ -13,22 +11,10 @@
 #include "coro/stack_cache.h"
 #include "os/ring.h"
 #include "os/thread.h"
+#include "task/completion.h"
 #include "task/run_queue.h"
 
 namespace larder::task_layer {
-
-// What a task and the handle to it share.
-struct completion {
-  // Null while the task runs; `finished` when it has ended; else the parker of who joins.
-  base::atomic<os::parker*> joiner{nullptr};
-  base::atomic<int> owners{0};  // the task and the handle: the last one gives this back
-  std::exception_ptr thrown;    // written before `finished` is stored, read after it is seen
-  object_cache<completion>* home = nullptr;
-
-  static os::parker* finished();
-  bool ended() const { return joiner.load() == finished(); }
-  void drop();
-};
 
 class worker;
 
