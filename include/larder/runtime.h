@@ -83,6 +83,8 @@ class LARDER_API runtime {
     memory_budget* budget = nullptr;
     // Operations that a worker can prepare before it tells the kernel; more can be under way.
     unsigned ring_entries = 256;
+    // The most threads that make blocking calls for tasks (blocking.h), 1 to 4096; there are none without such calls.
+    unsigned blocking_threads_max = 64;
   };
 
   // Starts the workers. Errors: ENOSYS or EPERM where io_uring is missing or not allowed, ENOMEM within the budget,

@@ -10,6 +10,7 @@ namespace larder::base {
 enum class lock_rank : std::uint8_t {
   registry,       // the registry of components: held while each reports its figures
   server,         // the program's own lists
+  helper_pool,    // a runtime's threads for blocking calls
   page_file,      // a cached file's error state
   page_eviction,  // a page cache's eviction queue and free frames
   page_bucket,    // a stripe of a page cache's hash table

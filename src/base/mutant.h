@@ -57,6 +57,8 @@ enum class mutant : std::uint8_t {
   joiner_left_behind,      // task: who waits for its end and is cancelled does not take itself out
   group_told_early,        // task group: who waits is told by the first that leaves
   failure_cancels_nobody,  // task group: a task that throws leaves the others be
+  helper_drops_call,       // helper pool: a helper whose idle time is up ends though it was given a call
+  failure_told_to_one,     // helper pool: who cannot start the only thread forgets the calls that wait for it
   close_tells_one,         // channel: close wakes only the first of who waits to send
 };
 

@@ -63,6 +63,10 @@ void task::detach() {
 
 bool task::done() const { return completion_ == nullptr || completion_->ended(); }
 
+namespace {
+constexpr unsigned blocking_threads_limit = 4096;
+}  // namespace
+
 runtime::runtime(std::unique_ptr<state> ready) : state_(std::move(ready)) { state_->shared.owner = this; }
 
 result<std::unique_ptr<runtime>> runtime::create(std::string_view name, options chosen) {
@@ -71,6 +75,11 @@ result<std::unique_ptr<runtime>> runtime::create(std::string_view name, options 
   made.name = name;
   made.budget = chosen.budget != nullptr ? chosen.budget : &memory_budget::process();
   const unsigned workers = chosen.workers != 0 ? chosen.workers : static_cast<unsigned>(os::available_cpus());
+
+  LARDER_CHECK(chosen.blocking_threads_max >= 1 && chosen.blocking_threads_max <= blocking_threads_limit,
+               "runtime \"%s\": blocking_threads_max is %u: expected 1 to %u", made.name.c_str(),
+               chosen.blocking_threads_max, blocking_threads_limit);
+  made.shared.helpers = std::make_unique<task_layer::helper_pool>(made.name + "/b", chosen.blocking_threads_max);
 
   const bytes ring_memory = os::ring::memory_of(chosen.ring_entries) * workers;
   if (!cache::charge_now(*made.budget, ring_memory)) return error_from(ENOMEM);
@@ -112,6 +121,8 @@ result<std::unique_ptr<runtime>> runtime::create(std::string_view name, options 
       std::make_unique<base::registration>([&made, component = "runtime/" + made.name](const base::stat_visitor& show) {
         show({component, "workers", made.shared.workers.size()});
         show({component, "tasks", made.shared.live});
+        show({component, "blocking_threads", made.shared.helpers->helpers()});
+        show({component, "blocking_threads_idle", made.shared.helpers->idle_helpers()});
         show({component, "tasks_started", made.shared.started.value()});
       });
   return whole;
@@ -124,6 +135,7 @@ runtime::~runtime() {
   for (const auto& each : state_->shared.workers) each->wake();
   for (const auto& each : state_->shared.workers) each->join();
   state_->shared.workers.clear();
+  state_->shared.helpers.reset();
 }
 
 runtime::launch runtime::prepare(const start_options& chosen, std::size_t size, std::size_t alignment) {

@@ -12,6 +12,7 @@
 #include "os/ring.h"
 #include "os/thread.h"
 #include "task/completion.h"
+#include "task/helper_pool.h"
 #include "task/run_queue.h"
 
 namespace larder::task_layer {
@@ -27,6 +28,7 @@ struct shared_state {
   std::vector<std::unique_ptr<worker>> workers;
   queue_group group;
   runtime* owner = nullptr;
+  std::unique_ptr<helper_pool> helpers;
 };
 
 // A thread that runs tasks, and sleeps in an io_uring. All but `make_ready` and `wake` is for that thread, and so for
@@ -46,6 +48,7 @@ class worker final : public run_queue {
   os::ring& ring() { return *ring_; }
   unsigned number() const { return number_; }
   runtime& owner() const { return *shared_.owner; }
+  helper_pool& helpers() const { return *shared_.helpers; }
 
   void wake() override { ring_->wake(); }
 
