@@ -9,11 +9,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <memory>
 #include <thread>
 
+#include "os/clock.h"
 #include "os/events.h"
 #include "os/fault.h"
 
@@ -181,11 +183,35 @@ result<std::size_t> send_now(int socket, std::span<const iovec> from) {
   }
 }
 
-int wait_for_events(int socket, short events) {
-  pollfd wanted{socket, events, 0};
-  while (::poll(&wanted, 1, -1) < 0 && errno == EINTR) {
+result<void> connect_now(int socket, std::span<const std::byte> address) {
+  if (fault::fires(call::connect) || ::connect(socket, reinterpret_cast<const sockaddr*>(address.data()),
+                                               static_cast<socklen_t>(address.size())) != 0) {
+    return error_from(errno);
   }
-  return wanted.revents;
+  return {};
+}
+
+result<void> pending_error(int socket) {
+  int error_number = 0;
+  socklen_t length = sizeof error_number;
+  if (::getsockopt(socket, SOL_SOCKET, SO_ERROR, &error_number, &length) != 0) return error_from(errno);
+  if (error_number != 0) return error_from(error_number);
+  return {};
+}
+
+int wait_for_events(int socket, short events, time_point deadline) {
+  pollfd wanted{socket, events, 0};
+  for (;;) {
+    timespec left{};
+    if (deadline != no_deadline) {
+      const auto rest = std::max(deadline - now(), std::chrono::nanoseconds(0));
+      const auto whole = std::chrono::duration_cast<std::chrono::seconds>(rest);
+      left = {whole.count(), static_cast<long>((rest - whole).count())};
+    }
+    if (::ppoll(&wanted, 1, deadline == no_deadline ? nullptr : &left, nullptr) >= 0 || errno != EINTR) {
+      return wanted.revents;
+    }
+  }
 }
 
 void shut_down(int socket) { ::shutdown(socket, SHUT_RDWR); }

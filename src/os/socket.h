@@ -10,6 +10,7 @@
 #include <utility>
 
 #include <larder/result.h>
+#include <larder/units.h>
 
 #include "os/file.h"
 
@@ -43,8 +44,13 @@ void send_without_delay(int socket);
 // What can be moved at once without waiting: EAGAIN when nothing can. Receiving 0 bytes means that the peer is gone.
 result<std::size_t> receive_now(int socket, std::span<const iovec> into);
 result<std::size_t> send_now(int socket, std::span<const iovec> from);
-// Blocks the thread until poll(2) has one of `events` to report, or an error; returns what it reports.
-int wait_for_events(int socket, short events);
+// Begins to connect: EINPROGRESS where that takes time; then the socket becomes writable, and pending_error() says how
+// it went. `address` is a sockaddr of the socket's family.
+result<void> connect_now(int socket, std::span<const std::byte> address);
+result<void> pending_error(int socket);
+// Blocks the thread until poll(2) has one of `events` to report, or an error; returns what it reports: 0 if the
+// deadline came first.
+int wait_for_events(int socket, short events, time_point deadline = no_deadline);
 // Ends both directions: whoever polls the socket is woken.
 void shut_down(int socket);
 

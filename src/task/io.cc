@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "os/clock.h"
 #include "os/events.h"
 #include "os/file.h"
 #include "os/parker.h"
@@ -44,13 +45,15 @@ int await(worker& here, Prepare prepare) {
   return operation.outcome;
 }
 
-// The same, but throws task::cancelled if the task is cancelled and the operation has been given up for it.
+// The same, but gives the operation up when the deadline comes or the task is cancelled. Its result if it had one all
+// the same; else minus ECANCELED, or task::cancelled is thrown.
 template <typename Prepare>
-int await_or_cancel(worker& here, Prepare prepare) {
+int await_until(worker& here, time_point deadline, Prepare prepare) {
   const task_layer::stay_here bound;
   awaited operation;
   prepare(here.ring(), operation);
-  while (!operation.done && !operation.owner.must_cancel()) operation.owner.park();
+  bool in_time = true;
+  while (!operation.done && in_time && !operation.owner.must_cancel()) in_time = operation.owner.park_until(deadline);
   if (!operation.done) {
     awaited giving_up;
     here.ring().cancel(operation, giving_up);
@@ -101,13 +104,19 @@ result<void> zero_rest(std::span<const iovec> vectors, std::size_t within) {
   return {};
 }
 
-// Waits until the socket can move data, or has failed: then the next transfer says how. Returns poll's events.
-int await_events(int socket, short events) {
+// Waits until the socket can move data, or has failed: then the next transfer says how. Poll's events, or ETIMEDOUT.
+result<int> await_events(int socket, short events, time_point deadline) {
   worker* here = worker::current();
-  if (here == nullptr) return os::wait_for_events(socket, events);
-  return await_or_cancel(*here, [&](os::ring& ring, os::ring_operation& operation) {
-    ring.poll(socket, static_cast<unsigned>(events), operation);
-  });
+  int there = 0;
+  if (here == nullptr) {
+    there = os::wait_for_events(socket, events, deadline);
+  } else {
+    there = await_until(*here, deadline, [&](os::ring& ring, os::ring_operation& operation) {
+      ring.poll(socket, static_cast<unsigned>(events), operation);
+    });
+  }
+  if (there > 0 || deadline == no_deadline || os::now() < deadline) return there;
+  return error_from(ETIMEDOUT);
 }
 
 bool would_block(std::error_code error) { return error == error_from(EAGAIN) || error == error_from(EWOULDBLOCK); }
@@ -170,39 +179,49 @@ result<void> sync(int file) {
   return {};
 }
 
-result<std::size_t> receive(int socket, std::span<std::byte> into) {
+result<std::size_t> receive(int socket, std::span<std::byte> into, time_point deadline) {
   const iovec vector{into.data(), into.size()};
   for (;;) {
     auto moved = os::receive_now(socket, std::span(&vector, 1));
     if (moved || !would_block(moved.error())) return moved;
-    await_events(socket, os::event_readable);
+    if (const auto ready = await_events(socket, os::event_readable, deadline); !ready) return ready.error();
   }
 }
 
-result<void> send(int socket, std::span<const std::byte> from) {
+result<void> send(int socket, std::span<const std::byte> from, time_point deadline) {
   while (!from.empty()) {
     const iovec vector{const_cast<std::byte*>(from.data()), from.size()};
     const auto moved = os::send_now(socket, std::span(&vector, 1));
     if (moved) {
       from = from.subspan(*moved);
-    } else if (would_block(moved.error())) {
-      await_events(socket, os::event_writable);
-    } else {
+    } else if (!would_block(moved.error())) {
       return moved.error();
+    } else if (const auto ready = await_events(socket, os::event_writable, deadline); !ready) {
+      return ready.error();
     }
   }
   return {};
 }
 
-result<int> accept(int listener) {
+result<int> accept(int listener, time_point deadline) {
   for (bool shut_down = false;;) {
     auto connection = os::accept_one(listener);
     if (connection) return connection->release();
     if (!would_block(connection.error()) || shut_down) return connection.error();
+    const auto events = await_events(listener, os::event_readable, deadline);
+    if (!events) return events.error();
     // A unix listener that was shut down says no more than that it has hung up.
-    const int events = await_events(listener, os::event_readable);
-    shut_down = events > 0 && (events & os::event_hung_up) != 0;
+    shut_down = *events > 0 && (*events & os::event_hung_up) != 0;
   }
+}
+
+result<void> connect(int socket, std::span<const std::byte> address, time_point deadline) {
+  auto connected = os::connect_now(socket, address);
+  if (connected || (connected.error() != error_from(EINPROGRESS) && connected.error() != error_from(EINTR))) {
+    return connected;
+  }
+  if (const auto ready = await_events(socket, os::event_writable, deadline); !ready) return ready.error();
+  return os::pending_error(socket);
 }
 
 }  // namespace larder::io

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "task/io.h"
 
+#include <netinet/in.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -309,6 +311,97 @@ TEST_P(IoTest, AcceptWaitsForAConnection) {
   });
   client.join();
   os::remove_socket_file(path);
+}
+
+TEST_P(IoTest, ADeadlineEndsEachWaitAndTheSocketIsAsItWas) {
+  const auto pair = os::socket_pair();
+  ASSERT_TRUE(pair);
+  const int here = pair->first.number();
+  const int there = pair->second.number();
+  const std::string path = testing::TempDir() + "larder_io_deadline_" + std::to_string(::getpid());
+  const auto listener = os::listen_unix(path);
+  ASSERT_TRUE(listener);
+  const auto now = [] { return std::chrono::steady_clock::now(); };
+  in_place([&] {
+    std::vector<std::byte> much(8U << 20);
+    const auto soon = now() + 3ms;
+    EXPECT_EQ(io::receive(here, much, soon).error(), error_from(ETIMEDOUT));
+    EXPECT_GE(now(), soon);
+    EXPECT_EQ(io::receive(here, much, now() - 1h).error(), error_from(ETIMEDOUT)) << "a deadline in the past";
+    EXPECT_EQ(io::accept(listener->number(), now() + 1ms).error(), error_from(ETIMEDOUT));
+    ASSERT_TRUE(io::send(there, std::span(much).first(1), now() + 1h));
+    EXPECT_EQ(*io::receive(here, much, now() + 1h), 1U);
+    EXPECT_EQ(io::send(here, much, now() + 1ms).error(), error_from(ETIMEDOUT)) << "nobody receives";
+  });
+  os::remove_socket_file(path);
+}
+
+// An address of this machine, as bytes.
+struct loopback_address {
+  explicit loopback_address(std::uint16_t port) {
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  }
+  std::span<const std::byte> as_bytes() const { return std::as_bytes(std::span(&address, 1)); }
+  sockaddr_in address{};
+};
+
+TEST_P(IoTest, ConnectWaitsForTheOtherSide) {
+  const auto listener = os::listen_tcp("127.0.0.1", 0);
+  ASSERT_TRUE(listener);
+  const loopback_address address(listener->port);
+  in_place([&] {
+    const os::descriptor socket(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    const auto connected = io::connect(socket.number(), address.as_bytes());
+    ASSERT_TRUE(connected) << connected.error().message();
+    const auto accepted = io::accept(listener->socket.number());
+    ASSERT_TRUE(accepted);
+    const os::descriptor connection(*accepted);
+    std::array<std::byte, 5> some{};
+    EXPECT_TRUE(io::send(connection.number(), some));
+    EXPECT_EQ(*io::receive(socket.number(), some), 5U);
+  });
+}
+
+TEST_P(IoTest, ConnectTellsWhyNot) {
+  std::uint16_t port = 0;
+  {
+    const auto listener = os::listen_tcp("127.0.0.1", 0);
+    ASSERT_TRUE(listener);
+    port = listener->port;
+  }
+  in_place([&] {
+    const loopback_address address(port);
+    const os::descriptor socket(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(io::connect(socket.number(), address.as_bytes()).error(), error_from(ECONNREFUSED));
+    os::fault::arm(os::call::connect, 1, ENETUNREACH);
+    EXPECT_EQ(io::connect(socket.number(), address.as_bytes()).error(), error_from(ENETUNREACH));
+    os::fault::disarm();
+    EXPECT_EQ(io::connect(-1, address.as_bytes()).error(), error_from(EBADF));
+  });
+}
+
+// A listener whose queue is full answers nobody: the connection does not come about.
+TEST_P(IoTest, ConnectEndsAtItsDeadline) {
+  const os::descriptor listener(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  loopback_address address(0);
+  socklen_t length = sizeof address.address;
+  ASSERT_EQ(::bind(listener.number(), reinterpret_cast<const sockaddr*>(&address.address), length), 0);
+  ASSERT_EQ(::listen(listener.number(), 0), 0);
+  ASSERT_EQ(::getsockname(listener.number(), reinterpret_cast<sockaddr*>(&address.address), &length), 0);
+  in_place([&] {
+    std::vector<os::descriptor> sockets;
+    for (int i = 0; i < 8; ++i) {
+      sockets.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+      const auto deadline = std::chrono::steady_clock::now() + 5ms;
+      const auto connected = io::connect(sockets.back().number(), address.as_bytes(), deadline);
+      if (connected) continue;
+      EXPECT_EQ(connected.error(), error_from(ETIMEDOUT));
+      return;
+    }
+    ADD_FAILURE() << "eight connections, and nobody accepts";
+  });
 }
 
 // Both ends on one worker: while one waits for the other, the worker goes on.
