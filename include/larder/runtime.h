@@ -51,7 +51,7 @@ class LARDER_API task {
   // Waits that are not cut short: those for memory and for file operations, `mutex::lock` and `shared_mutex::lock`, of
   // which much code relies on that they do not fail, `blocking`, and the destructors of `task` and `task_group`.
   void cancel();
-  // Lets it run on its own; what it throws then ends the process, as it would from a thread.
+  // Lets it run on its own; what it throws, or has thrown, then ends the process, as it would from a thread.
   void detach();
   // Whether it has ended; never blocks.
   bool done() const;

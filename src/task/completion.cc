@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One word says how it stands: nobody, who waits, ended. Who waits puts itself there by a compare-and-swap, and takes
-// itself out by another if it is cancelled; the end is an exchange. So a waiter that takes itself out was not told and
-// never will be, and one that does not succeed has what it waited for: its cancellation then ends a later wait.
+// One word says how it stands: the task runs, and nobody waits, or who does, or nobody ever will; or it has ended. Who
+// waits puts itself there by a compare-and-swap, and takes itself out by another if it is cancelled; the end is an
+// exchange. So a waiter that takes itself out was not told and never will be, and one that does not succeed has what it
+// waited for: its cancellation then ends a later wait. Whoever finds the other side done gives the whole back, which
+// therefore needs no count of owners.
 #include "task/completion.h"
 
 #include <larder/runtime.h>
@@ -11,24 +13,17 @@
 #include "base/check.h"
 #include "base/mutant.h"
 #include "task/run_queue.h"
-#include "task/task_parker.h"
 
 namespace larder::task_layer {
 
 using base::is_mutant;
 using base::mutant;
 
-os::parker* completion::ended_mark() {
-  static task_parker& mark = task_parker::take();
-  return &mark;
-}
-
 void completion::begin(object_cache<completion>* from, os::parker& task, group_core* of) {
   home_ = from;
   task_ = &task;
   group_ = of;
-  joiner_ = nullptr;
-  owners_ = of == nullptr ? 2 : 1;
+  word_ = running;
   cancellation.reset();
   ended_early = false;
 }
@@ -36,30 +31,45 @@ void completion::begin(object_cache<completion>* from, os::parker& task, group_c
 void completion::finish() {
   if (group_ != nullptr) {
     group_->leave(*this);  // after which the group may be gone
-  } else {
-    os::parker* joiner = joiner_.exchange(ended_mark());
-    if (joiner != nullptr) joiner->unpark();
+    release();
+    return;
   }
-  drop();
+  const word before = word_.exchange(task_ended);
+  if (before == running) return;
+  if (before == detached) {
+    end_detached();
+  } else {
+    reinterpret_cast<os::parker*>(before)->unpark();
+  }
 }
 
-void completion::drop() {
-  if (--owners_ != 0) return;
+void completion::detach() {
+  word seen = running;
+  if (!word_.compare_exchange_strong(seen, detached)) end_detached();
+}
+
+void completion::end_detached() noexcept {
+  if (thrown != nullptr) std::rethrow_exception(thrown);  // to std::terminate
+  release();
+}
+
+void completion::release() {
   thrown = nullptr;
   home_->put(this);
 }
 
 void completion::wait(bool can_be_cancelled) {
   os::parker& self = os::parker::current();
-  os::parker* there = nullptr;
-  if (!joiner_.compare_exchange_strong(there, &self)) {
-    LARDER_CHECK(there == ended_mark(), "two wait for the end of one task by one handle");
+  const word mine = reinterpret_cast<word>(&self);
+  word seen = running;
+  if (!word_.compare_exchange_strong(seen, mine)) {
+    LARDER_CHECK(seen == task_ended, "two wait for the end of one task by one handle");
     return;
   }
   while (!ended()) {
     if (can_be_cancelled && self.must_cancel()) {
-      there = &self;
-      if (is_mutant(mutant::joiner_left_behind) || joiner_.compare_exchange_strong(there, nullptr)) {
+      seen = mine;
+      if (is_mutant(mutant::joiner_left_behind) || word_.compare_exchange_strong(seen, running)) {
         heed_cancellation(self);
       }
       return;

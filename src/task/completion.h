@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <exception>
 
 #include <larder/object_cache.h>
@@ -17,17 +18,20 @@ class group_core;
 struct completion {
   // Before the task runs. With a group, which the task enters later, there is no handle.
   void begin(object_cache<completion>* from, os::parker& task, group_core* of);
-  // By the task's worker, which does not count it any more: tells who waits, and drops the task's share.
+  // By the task's worker, which does not count it any more: tells who waits. Then this is the handle's, or gone.
   void finish();
-  // By each owner at its end: the last gives this back.
-  void drop();
 
+  // The rest is for the handle, or the group.
+  //
   // Whether the task has ended; then what it threw can be read.
-  bool ended() const { return joiner_.load() == ended_mark(); }
-  // Parks until it has. Throws task::cancelled if the caller is cancelled first and `can_be_cancelled`. One caller.
+  bool ended() const { return word_.load() == task_ended; }
+  // Parks until it has. Throws task::cancelled if the caller is cancelled first and `can_be_cancelled`.
   void wait(bool can_be_cancelled);
-  // Any thread that keeps this from going.
   void cancel();
+  // Leaves this to the task. If that has thrown, or does, the process ends.
+  void detach();
+  // Gives this back: once the task has ended.
+  void release();
   group_core* group() const { return group_; }
 
   os::cancellation cancellation;
@@ -38,11 +42,15 @@ struct completion {
   completion* previous = nullptr;
 
  private:
-  // A parker that stands for "ended"; its address is all that is used.
-  static os::parker* ended_mark();
+  // How it stands, or the parker of who waits.
+  using word = std::uintptr_t;
+  static constexpr word running = 0;
+  static constexpr word task_ended = 1;
+  static constexpr word detached = 2;
 
-  base::atomic<os::parker*> joiner_{nullptr};  // null while the task runs; who waits for its end; `ended_mark()`
-  base::atomic<int> owners_{0};
+  void end_detached() noexcept;
+
+  base::atomic<word> word_{running};
   os::parker* task_ = nullptr;  // parkers are never freed: it may be another task's by now
   group_core* group_ = nullptr;
   object_cache<completion>* home_ = nullptr;

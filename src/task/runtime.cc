@@ -37,7 +37,7 @@ task& task::operator=(task&& other) noexcept {
 task::~task() {
   if (completion_ == nullptr) return;
   completion_->wait(false);
-  completion_->drop();
+  completion_->release();
 }
 
 bool task::join() {
@@ -46,7 +46,7 @@ bool task::join() {
   task_layer::completion* shared = std::exchange(completion_, nullptr);
   const std::exception_ptr thrown = std::exchange(shared->thrown, nullptr);
   const bool whole = !shared->ended_early;
-  shared->drop();
+  shared->release();
   if (thrown) std::rethrow_exception(thrown);
   return whole;
 }
@@ -58,7 +58,7 @@ void task::cancel() {
 
 void task::detach() {
   LARDER_CHECK(joinable(), "detach of a task that was joined, detached or moved from");
-  std::exchange(completion_, nullptr)->drop();
+  std::exchange(completion_, nullptr)->detach();
 }
 
 bool task::done() const { return completion_ == nullptr || completion_->ended(); }
@@ -120,10 +120,10 @@ result<std::unique_ptr<runtime>> runtime::create(std::string_view name, options 
   made.registered =
       std::make_unique<base::registration>([&made, component = "runtime/" + made.name](const base::stat_visitor& show) {
         show({component, "workers", made.shared.workers.size()});
-        show({component, "tasks", made.shared.live});
+        show({component, "tasks", made.shared.live()});
         show({component, "blocking_threads", made.shared.helpers->helpers()});
         show({component, "blocking_threads_idle", made.shared.helpers->idle_helpers()});
-        show({component, "tasks_started", made.shared.started.value()});
+        show({component, "tasks_started", made.shared.started()});
       });
   return whole;
 }
@@ -193,8 +193,12 @@ task_layer::completion* runtime::begin(launch prepared, void* closure, void (*bo
         }
       },
       &block, block.top);
-  ++state_->shared.live;
-  state_->shared.started.add();
+  worker* here = worker::current();
+  if (here != nullptr && &here->owner() == this) {
+    here->count_start();
+  } else {
+    ++state_->shared.started_outside;
+  }
   task_layer::group_core* group = completion == nullptr ? nullptr : completion->group();
   if (group != nullptr) group->enter(*completion);
   task_layer::run_queue::make_ready(block);  // from here on the task may have ended already
@@ -214,8 +218,8 @@ unsigned runtime::current_worker() {
   return here->number();
 }
 
-std::size_t runtime::tasks() const { return state_->shared.live; }
-std::uint64_t runtime::tasks_started() const { return state_->shared.started.value(); }
+std::size_t runtime::tasks() const { return state_->shared.live(); }
+std::uint64_t runtime::tasks_started() const { return state_->shared.started(); }
 
 namespace this_task {
 

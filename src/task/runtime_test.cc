@@ -544,5 +544,22 @@ TEST_F(RuntimeDeathTest, ExceptionOutOfADetachedTaskEndsTheProcess) {
   EXPECT_DEATH(throw_detached(), "");
 }
 
+// Whether it has thrown by then, or does so later.
+TEST_F(RuntimeDeathTest, ExceptionOutOfATaskThatIsDetachedEndsTheProcess) {
+  const auto detach = [](bool once_it_has_ended) {
+    auto one = *runtime::create("dying", {.workers = 1});
+    std::atomic<bool> may_throw{once_it_has_ended};
+    task thrower = one->spawn([&] {
+      while (!may_throw) std::this_thread::yield();
+      throw std::runtime_error("nobody to hear");
+    });
+    while (once_it_has_ended && !thrower.done()) std::this_thread::yield();
+    thrower.detach();
+    may_throw = true;
+  };
+  EXPECT_DEATH(detach(false), "");
+  EXPECT_DEATH(detach(true), "");
+}
+
 }  // namespace
 }  // namespace larder

@@ -26,7 +26,12 @@ result<void> worker::start(const char* name) {
     os::parker& to_tell = starter;
     tried = true;  // `failure` and `ring_` before it; the captures are gone after it
     to_tell.unpark();
-    if (ready) run();
+    if (!ready) return;
+    run();
+    // It has seen that no task is left; the others may sleep.
+    for (const auto& other : shared_.workers) {
+      if (other.get() != this && other->ring_ != nullptr) other->wake();
+    }
   });
   if (!thread) return thread.error();
   thread_ = std::move(*thread);
@@ -38,20 +43,37 @@ result<void> worker::start(const char* name) {
   return {};
 }
 
+// A sum of counts that only grow. Who starts a task counts it before the task can end, and who reads an end sees all
+// that came before it. So what is read of the ends first is no more than what had been started by then; and if it is
+// as much, there was no task then.
+std::uint64_t shared_state::live() const {
+  std::uint64_t ended = 0;
+  for (const auto& each : workers) ended += each->ended();
+  return started() - ended;
+}
+
+std::uint64_t shared_state::started() const {
+  std::uint64_t sum = started_outside;
+  for (const auto& each : workers) sum += each->started();
+  return sum;
+}
+
+// Of workers that end their last tasks at the same time, the one whose look comes later sees the other's count: the
+// looks are in order by an atomic operation.
+bool worker::may_end() {
+  if (!shared_.stopping) return false;
+  ++shared_.looks_for_the_end;
+  return shared_.live() == 0;
+}
+
 void worker::finish(task_block& ended) {
   completion* shared = ended.completion;
   ended.completion = nullptr;
   ended.parker.cancel = nullptr;
-  // Before the joiner is told: it must not count the task any more. This worker still runs, so the runtime stays.
-  const bool last = --shared_.live == 0;
   shared_.stacks->put(&ended);
+  // Before the joiner is told: it must not count the task any more. This worker still runs, so the runtime stays.
+  add_one(ended_);
   if (shared != nullptr) shared->finish();
-  // The last one out, when the runtime is going, lets the other workers go too.
-  if (last && shared_.stopping) {
-    for (const auto& other : shared_.workers) {
-      if (other.get() != this) other->wake();
-    }
-  }
 }
 
 }  // namespace larder::task_layer

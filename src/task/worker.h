@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
 #include <larder/runtime.h>
 
 #include "base/atomic.h"
-#include "base/counter.h"
 #include "coro/stack_cache.h"
 #include "os/ring.h"
 #include "os/thread.h"
@@ -22,9 +22,14 @@ class worker;
 // What the workers of a runtime share.
 struct shared_state {
   std::unique_ptr<coro::stack_cache<task_block>> stacks;
-  base::atomic<std::size_t> live{0};  // tasks that exist
-  base::counter started;
+  base::atomic<std::uint64_t> started_outside{0};  // tasks, by who is none of its workers
   base::atomic<bool> stopping{false};
+  base::atomic<unsigned> looks_for_the_end{0};
+
+  // Tasks that were started; those that have not ended. Each worker counts its own, so these are sums; the second is
+  // never less than it was at the call.
+  std::uint64_t started() const;
+  std::uint64_t live() const;
   std::vector<std::unique_ptr<worker>> workers;
   queue_group group;
   runtime* owner = nullptr;
@@ -47,6 +52,11 @@ class worker final : public run_queue {
   static worker* current() { return static_cast<worker*>(run_queue::current()); }
   os::ring& ring() { return *ring_; }
   unsigned number() const { return number_; }
+
+  // The calling task has started another.
+  void count_start() { add_one(started_); }
+  std::uint64_t started() const { return started_.load(base::memory_order_acquire); }
+  std::uint64_t ended() const { return ended_.load(base::memory_order_acquire); }
   runtime& owner() const { return *shared_.owner; }
   helper_pool& helpers() const { return *shared_.helpers; }
 
@@ -55,10 +65,17 @@ class worker final : public run_queue {
  private:
   void wait(time_point deadline) override { ring_->run(true, deadline); }
   void look() override { ring_->look(); }
-  bool may_end() override { return shared_.stopping && shared_.live == 0; }
+  bool may_end() override;
   void finish(task_block& ended) override;
 
+  // Only the owner adds: no atomic operation is needed.
+  static void add_one(base::atomic<std::uint64_t>& count) {
+    count.store(count.load(base::memory_order_relaxed) + 1, base::memory_order_release);
+  }
+
   shared_state& shared_;
+  base::atomic<std::uint64_t> started_{0};
+  base::atomic<std::uint64_t> ended_{0};  // here, wherever they were started
   const unsigned number_;
   const unsigned ring_entries_;
   std::unique_ptr<os::ring> ring_;

@@ -187,7 +187,7 @@ class task_with_deadlines : public scenario {
 };
 
 TEST(TaskParkerSchedTest, DeadlineAndUnparkEndAParkOnceBetweenThem) {
-  const search_report report = explore<task_with_deadlines>({.preemptions = 3});
+  const search_report report = explore<task_with_deadlines>({.preemptions = 2});
   EXPECT_TRUE(has_no_failure(report));
   EXPECT_TRUE(report.exhausted);
 }
