@@ -4,8 +4,15 @@
 
 add_library(larder_compile_options INTERFACE)
 target_compile_features(larder_compile_options INTERFACE cxx_std_20)
-target_compile_definitions(larder_compile_options INTERFACE
-  _GNU_SOURCE $<$<BOOL:${LARDER_DEBUG_CHECKS}>:LARDER_DEBUG_CHECKS=1>)
+# What the public headers must know of the build.
+set(public_definitions)
+if(LARDER_DEBUG_CHECKS)
+  list(APPEND public_definitions LARDER_DEBUG_CHECKS=1)
+endif()
+if(LARDER_BOOST_CONTEXT)
+  list(APPEND public_definitions LARDER_BOOST_CONTEXT=1)
+endif()
+target_compile_definitions(larder_compile_options INTERFACE _GNU_SOURCE ${public_definitions})
 set(warnings -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Wundef
   $<$<BOOL:${LARDER_WERROR}>:-Werror>)
 target_compile_options(larder_compile_options INTERFACE

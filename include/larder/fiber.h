@@ -8,7 +8,17 @@
 
 // What coroutine.h inlines: a switch between stacks and the account of it. No interface of its own.
 
+// Whether Boost.Context switches stacks instead of code of our own: as the library was built, whose CMake package and
+// pkg-config file tell.
+#ifndef LARDER_BOOST_CONTEXT
+#define LARDER_BOOST_CONTEXT 0
+#endif
+
 // Whether a resume and a yield are inlined: not where a sanitizer must be told of each.
+#if LARDER_BOOST_CONTEXT
+#undef LARDER_INLINE_SWITCHES
+#define LARDER_INLINE_SWITCHES 0
+#endif
 #ifndef LARDER_INLINE_SWITCHES
 #if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define LARDER_INLINE_SWITCHES 1
@@ -27,7 +37,16 @@ namespace larder::detail {
 
 // A suspended flow of control. What a callee must keep is kept; of most registers, the compiler keeps those around a
 // switch that are in use there, which are few.
-#if defined(__x86_64__)
+#if LARDER_BOOST_CONTEXT
+
+struct context {
+  void* suspended = nullptr;        // Boost.Context's; the rest stands on the stack
+  const void* beginning = nullptr;  // what a new one calls (src/coro/context_boost.cc)
+};
+
+void switch_context(context& save, const context& load);
+
+#elif defined(__x86_64__)
 
 struct context {
   void* stack_pointer = nullptr;
@@ -94,7 +113,7 @@ extern "C" void larder_switch_context(context* save, const context* load);
 inline void switch_context(context& save, const context& load) { larder_switch_context(&save, &load); }
 
 #else
-#error "Larder's context switch is written for x86-64 and aarch64"
+#error "Larder's own context switch is for x86-64 and aarch64; elsewhere it is built with LARDER_BOOST_CONTEXT"
 #endif
 
 struct fiber_core;

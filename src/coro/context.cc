@@ -5,6 +5,8 @@
 
 #include "base/check.h"
 
+#if !LARDER_BOOST_CONTEXT
+
 namespace larder::coro {
 
 extern "C" void larder_enter_context();
@@ -59,3 +61,5 @@ context make_context(void* top, void (*begin)(void*), void* argument) {
 #endif
 
 }  // namespace larder::coro
+
+#endif

@@ -11,7 +11,7 @@
 // neither BTI nor a guarded control stack, so what links it runs without them: the switch goes on after some call by an
 // indirect branch, and no landing pad stands there.
 
-#if defined(__aarch64__)
+#if defined(__aarch64__) && !LARDER_BOOST_CONTEXT
 
         .text
 

@@ -4,7 +4,7 @@
 // returns. Unwinding ends here. No shadow-stack property is noted for this file, so a program that links it runs
 // without a shadow stack, which a switch would leave behind.
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !LARDER_BOOST_CONTEXT
 
         .text
 

@@ -89,7 +89,9 @@ void both_sides_alternate() {
 }
 
 // Where the entry finds its stack pointer, and what stands between that and the top.
-#if defined(__x86_64__)
+#if LARDER_BOOST_CONTEXT && !defined(__x86_64__) && !defined(__aarch64__)
+#define LARDER_TEST_NOTES_NO_STACK_POINTER 1
+#elif defined(__x86_64__)
 asm(R"(
         .text
         .globl  larder_test_note_stack_pointer
@@ -171,6 +173,7 @@ void control_word_belongs_to_context() {
   LARDER_EXPECT(std::fegetround() == FE_TONEAREST);
 }
 
+#if !defined(LARDER_TEST_NOTES_NO_STACK_POINTER)
 extern "C" {
 [[gnu::used]] std::byte* larder_test_stack_pointer = nullptr;
 [[noreturn, gnu::used]] void larder_test_begin(void* self) { flow::begin(self); }
@@ -180,9 +183,13 @@ void larder_test_note_stack_pointer(void* self);  // notes it where the function
 void stack_is_aligned_at_entry() {
   flow other([](flow&) {}, larder_test_note_stack_pointer);
   other.resume();
-  LARDER_EXPECT(larder_test_stack_pointer == other.top() - entry_size - return_address_size);
+  LARDER_EXPECT(LARDER_BOOST_CONTEXT != 0 ||
+                larder_test_stack_pointer == other.top() - entry_size - return_address_size);
   LARDER_EXPECT((reinterpret_cast<std::uintptr_t>(larder_test_stack_pointer) + return_address_size) % 16 == 0);
 }
+#else
+void stack_is_aligned_at_entry() {}
+#endif
 
 struct counted {
   explicit counted(int& number) : count(number) { ++count; }
@@ -247,9 +254,12 @@ void unwinding_ends_where_context_began() {
   });
   for (int i = 0; i < 2; ++i) {  // before the first suspension, and after it
     other.resume();
-    LARDER_EXPECT(seen.end == _URC_END_OF_STACK);
+    // The latter on POWER, as at the bottom of any thread there.
+    LARDER_EXPECT(seen.end == _URC_END_OF_STACK || seen.end == _URC_NORMAL_STOP);
     LARDER_EXPECT(seen.frames > 11 && seen.frames < 20);
+#if !LARDER_BOOST_CONTEXT
     LARDER_EXPECT(seen.last_function == reinterpret_cast<void*>(&larder_enter_context));
+#endif
   }
 }
 
