@@ -110,6 +110,7 @@ function(larder_add_scheduled_tests tests)
   endif()
   file(GLOB sources CONFIGURE_DEPENDS
     src/base/*.cc src/budget/*.cc src/cache/*.cc src/handle/*.cc src/coro/context* src/coro/fiber.cc
+    src/coro/guard_reclaimer.cc
     src/os/fault.cc src/os/memory.cc src/os/thread_parker.cc src/task/run_queue.cc src/task/task_parker.cc
     src/task/channel.cc src/task/completion.cc src/task/helper_pool.cc src/task/semaphore.cc src/task/sync.cc
     src/task/task_group.cc src/task/wait_queue.cc

@@ -120,7 +120,7 @@ TEST_F(ServiceFaultTest, Send) { fail_each_use(call::send, EPIPE); }
 TEST_F(ServiceFaultTest, SendFromThenOn) { fail_each_use(call::send, ENOBUFS, true); }
 TEST_F(ServiceFaultTest, Map) { fail_each_use(call::map, ENOMEM); }
 TEST_F(ServiceFaultTest, MapFromThenOn) { fail_each_use(call::map, ENOMEM, true); }
-TEST_F(ServiceFaultTest, Protect) { fail_each_use(call::protect, ENOMEM); }
+TEST_F(ServiceFaultTest, Guard) { fail_each_use(call::guard, ENOMEM); }
 TEST_F(ServiceFaultTest, Advise) { fail_each_use(call::advise, ENOMEM); }
 
 // A call that would block is no fault: it is tried again, and the session is whole.
@@ -197,20 +197,20 @@ TEST_P(ServiceStartFaultTest, LeavesNothing) {
     if (!os::fault::fired()) break;
     ASSERT_LT(n, 2000U);
   }
-  if (GetParam() != call::advise && GetParam() != call::protect) {
+  if (GetParam() != call::advise && GetParam() != call::guard) {
     EXPECT_GT(refused, 0U);
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(Calls, ServiceStartFaultTest,
-                         ::testing::Values(call::map, call::protect, call::advise, call::event, call::ring_setup,
+                         ::testing::Values(call::map, call::guard, call::advise, call::event, call::ring_setup,
                                            call::thread_create),
                          [](const auto& tested) {
                            switch (tested.param) {
                              case call::map:
                                return "Map";
-                             case call::protect:
-                               return "Protect";
+                             case call::guard:
+                               return "Guard";
                              case call::advise:
                                return "Advise";
                              case call::event:

@@ -37,9 +37,8 @@ class LARDER_API coroutine {
   static constexpr bool is_body = std::is_invocable_v<Body&> || std::is_invocable_v<Body&, void*>;
 
   // Ready to run `body` (callable with no argument, or with a void*: what the first resume passes; moved in) at the
-  // first resume. Throws std::bad_alloc if the process
-  // budget has no room for a stack and nothing can be reclaimed for it, std::invalid_argument for a stack size above
-  // 1 MiB.
+  // first resume. Throws std::bad_alloc if the process budget has no room for a stack, or the system no mapping for its
+  // guard, and nothing can be reclaimed for it; std::invalid_argument for a stack size above 1 MiB.
   template <typename Body, typename = std::enable_if_t<is_body<std::decay_t<Body>>>>
   explicit coroutine(Body&& body) : coroutine(std::forward<Body>(body), options{}) {}
   template <typename Body, typename = std::enable_if_t<is_body<std::decay_t<Body>>>>
@@ -147,5 +146,14 @@ class LARDER_API coroutine {
 // nothing. Only an overflow by less than a page is seen: compile with -fstack-clash-protection, or frames over 4 KiB
 // may jump the guard. ENOMEM.
 LARDER_API result<void> report_stack_overflow();
+
+// A guard page costs nothing where the kernel has markers for it (Linux 6.13). Elsewhere each takes up to two of the
+// mappings that the system allows a process (vm.max_map_count), and those of all coroutines and tasks, idle ones
+// included, take at most this share of them, in percent from 0 to 100: 50, or what LARDER_GUARD_SHARE in the
+// environment says, unless told. Where the share is used up and no idle stack can be given up for it, making a
+// coroutine or spawning a task throws std::bad_alloc, and try_spawn returns false; what exists goes on, and each that
+// ends makes room. Counts from the next stack on. EINVAL. Any thread; does not block.
+LARDER_API result<void> set_stack_guard_share(unsigned percent);
+LARDER_API unsigned stack_guard_share();
 
 }  // namespace larder

@@ -98,7 +98,7 @@ class LARDER_API runtime {
 
   // Starts `body` as a task: at the worker of the calling task if it is one of this runtime's, else at the next in
   // turn. Waits (parks) for a stack while `task_limit` or the budget has no room for one. Throws std::bad_alloc if
-  // there can never be. Any thread.
+  // there can never be, and at once if no guard can be had for its stack (stack_guard_share). Any thread.
   template <typename Body>
   [[nodiscard]] task spawn(Body&& body) {
     return spawn_stored({.joinable = true}, std::forward<Body>(body)).value();

@@ -59,6 +59,7 @@ enum class mutant : std::uint8_t {
   failure_cancels_nobody,  // task group: a task that throws leaves the others be
   helper_drops_call,       // helper pool: a helper whose idle time is up ends though it was given a call
   failure_told_to_one,     // helper pool: who cannot start the only thread forgets the calls that wait for it
+  visited_removed,         // guard reclaimers: one is removed while somebody is inside it
   close_tells_one,         // channel: close wakes only the first of who waits to send
 };
 

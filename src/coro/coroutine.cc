@@ -15,6 +15,7 @@
 #include "base/check.h"
 #include "coro/fiber.h"
 #include "coro/stack_cache.h"
+#include "os/guard.h"
 #include "os/parker.h"
 
 namespace larder {
@@ -65,6 +66,10 @@ static coro::stack_cache<State>& cache_of(bytes stack_size) {
 template <typename State>
 [[gnu::noinline]] static State* reclaim_and_get(coro::stack_cache<State>& cache) {
   if (os::parker::current().reclaiming) return nullptr;
+  const std::uint64_t refused = os::guards().refused;
+  if (State* got = cache.try_get()) return got;
+  // Not for want of memory: every idle stack of the process was given up already.
+  if (os::guards().refused != refused) return nullptr;
   const bytes slab = cache.cache().stats().slab_bytes;
   for (int attempt = 0; attempt < reclaim_attempts; ++attempt) {
     if (memory_budget::process().reclaim(slab) == bytes{0}) return nullptr;

@@ -9,7 +9,7 @@
 
 #include <larder/raw_cache.h>
 
-#include "os/memory.h"
+#include "coro/guard_reclaimer.h"
 
 namespace larder::coro {
 
@@ -19,9 +19,10 @@ namespace larder::coro {
 //
 //   object: | guard, one page | stack …grows down… | Record |
 //
-// The guard is never resident and is not charged. A Record is constructed with the lowest address of its stack.
+// The guard is never resident and is not charged. A Record is constructed with the lowest address of its stack. Behind
+// it stands how its guard was made.
 template <typename Record>
-class stack_cache {
+class stack_cache final : guard_reclaimer {
  public:
   struct options {
     bytes stack_size;  // rounded up to whole pages, the smallest at least
@@ -32,6 +33,7 @@ class stack_cache {
   static constexpr bytes smallest{16U << 10};
 
   static result<std::unique_ptr<stack_cache>> create(std::string_view name, options chosen) {
+    show_stack_guards();
     const bytes stack = round_up_to_pages(std::max(chosen.stack_size, smallest));
     std::unique_ptr<stack_cache> made(new stack_cache(stack));
     auto cache = raw_cache::create(name, {.size = object_size(stack),
@@ -46,10 +48,16 @@ class stack_cache {
                                           .used_size = used_size});
     if (!cache) return cache.error();
     made->cache_ = std::move(*cache);
+    guard_reclaimers::of_process().add(*made);
     return made;
   }
+  ~stack_cache() override {
+    if (cache_ != nullptr) guard_reclaimers::of_process().remove(*this);
+  }
+  stack_cache(const stack_cache&) = delete;
+  stack_cache& operator=(const stack_cache&) = delete;
 
-  // Null if there is none in time.
+  // Null if there is none in time, or no guard for it.
   Record* get(time_point deadline) {
     const auto object = cache_->get(deadline);
     return object ? record_of(*object) : nullptr;
@@ -69,22 +77,36 @@ class stack_cache {
   static std::size_t object_size(bytes stack) { return page_size + stack.count; }
   // As a rule the record and some frames: the page that an idle stack keeps resident.
   static constexpr std::size_t used_size = page_size;
-  static constexpr std::size_t record_size = round_up(sizeof(Record), 64);
+  struct upper_end {
+    explicit upper_end(std::byte* stack_low, os::guard_kind made) : record(stack_low), guard(made) {}
+    Record record;
+    const os::guard_kind guard;
+  };
+  static constexpr std::size_t record_size = round_up(sizeof(upper_end), 64);
 
-  Record* record_of(void* object) const {
-    return reinterpret_cast<Record*>(static_cast<std::byte*>(object) + object_size(stack_size_) - record_size);
+  upper_end* upper_end_of(void* object) const {
+    return reinterpret_cast<upper_end*>(static_cast<std::byte*>(object) + object_size(stack_size_) - record_size);
   }
+  Record* record_of(void* object) const { return &upper_end_of(object)->record; }
   void* object_of(Record* record) const {
     return reinterpret_cast<std::byte*>(record) + record_size - object_size(stack_size_);
   }
 
   static result<void> construct(void* object, void* owner) {
     const auto& self = *static_cast<stack_cache*>(owner);
-    if (const auto guarded = os::install_guard(object, {page_size}); !guarded) return guarded;
-    new (self.record_of(object)) Record(static_cast<std::byte*>(object) + page_size);
+    const auto guarded = install_stack_guard(object);
+    if (!guarded) return guarded.error();
+    new (self.upper_end_of(object)) upper_end(static_cast<std::byte*>(object) + page_size, *guarded);
     return {};
   }
-  static void destroy(void* object, void* owner) { static_cast<stack_cache*>(owner)->record_of(object)->~Record(); }
+  static void destroy(void* object, void* owner) {
+    upper_end* gone = static_cast<stack_cache*>(owner)->upper_end_of(object);
+    const os::guard_kind guard = gone->guard;
+    gone->~upper_end();
+    os::remove_guard(object, {page_size}, guard);
+  }
+
+  bool give_up_some() override { return cache_->trim(cache_->stats().slab_bytes) > bytes{0}; }
 
   const bytes stack_size_;
   std::unique_ptr<raw_cache> cache_;

@@ -192,7 +192,7 @@ TEST(StackTest, FailedMappingOrGuardThrowsBadAllocAndLeavesTheBudget) {
   coroutine first([] {}, {.stack_size = 512_KiB});  // the cache is there
   process.reclaim(unlimited);
   const bytes before = process.used();
-  for (const os::call failing : {os::call::map, os::call::protect}) {
+  for (const os::call failing : {os::call::map, os::call::guard}) {
     for (std::uint64_t nth = 1; nth <= 4; ++nth) {
       std::vector<std::unique_ptr<coroutine>> live;
       os::fault::arm(failing, nth, ENOMEM, true);

@@ -10,11 +10,6 @@
 #include "base/schedule.h"
 #include "os/fault.h"
 
-// Linux 6.13; not in the C library's header yet.
-#ifndef MADV_GUARD_INSTALL
-#define MADV_GUARD_INSTALL 102
-#endif
-
 namespace larder::os {
 
 result<void*> map(bytes length, std::size_t alignment) {
@@ -56,13 +51,6 @@ result<void> discard(void* address, bytes length) {
   if (fault::fires(call::advise)) return error_from(errno);
   if (::madvise(address, length.count, MADV_DONTNEED) != 0) return error_from(errno);
   return {};
-}
-
-result<void> install_guard(void* address, bytes length) {
-  if (fault::fires(call::protect)) return error_from(errno);
-  if (::madvise(address, length.count, MADV_GUARD_INSTALL) == 0) return {};
-  if (::mprotect(address, length.count, PROT_NONE) == 0) return {};
-  return error_from(errno);
 }
 
 bytes physical_memory() {

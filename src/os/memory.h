@@ -17,10 +17,6 @@ void unmap(void* address, bytes length);
 // ENOMEM or EAGAIN leave the memory as it was.
 result<void> discard(void* address, bytes length);
 
-// Makes any access to the pages fault, for good. The cheap way (a guard marker, Linux 6.13, which splits no mapping)
-// where the kernel has it, else a protection change, which costs a mapping. ENOMEM.
-result<void> install_guard(void* address, bytes length);
-
 // All the memory of the machine: the address space to reserve for what can never be larger.
 bytes physical_memory();
 

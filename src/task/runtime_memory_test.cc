@@ -251,7 +251,7 @@ TEST_P(RuntimeMemoryTest, TickStormMapsNothingOnceItIsWarm) {
   const std::uint64_t constructed = stack_figure("constructed");
   EXPECT_LE(constructed, 8U * (tasks_per_tick + 2));
   const bytes used = budget_.used();
-  for (const os::call counted : {os::call::map, os::call::protect, os::call::advise}) {
+  for (const os::call counted : {os::call::map, os::call::guard, os::call::protect, os::call::advise}) {
     os::fault::arm(counted, ~std::uint64_t{0}, ENOMEM);
     storm(400);
     const std::uint64_t calls = os::fault::uses();
@@ -288,7 +288,7 @@ TEST(RuntimeCreateTest, FailsCleanlyWhicheverCallFails) {
   for (const failing_call failing :
        {failing_call{os::call::event, EMFILE}, failing_call{os::call::ring_setup, ENOSYS},
         failing_call{os::call::ring_setup, EPERM}, failing_call{os::call::thread_create, EAGAIN},
-        failing_call{os::call::map, ENOMEM}, failing_call{os::call::protect, ENOMEM}}) {
+        failing_call{os::call::map, ENOMEM}, failing_call{os::call::guard, ENOMEM}}) {
     std::uint64_t nth = 1;
     for (;; ++nth) {
       ASSERT_LT(nth, 1000U) << "call " << static_cast<int>(failing.which);
@@ -332,7 +332,7 @@ TEST(RuntimeCreateTest, WorkersDefaultToTheCpusOfTheThread) {
 
 // KF-48: a stack that cannot be mapped or guarded while tasks run is the spawner's error only.
 TEST_P(RuntimeMemoryTest, SpawnFailsCleanlyWhenTheSystemHasNoMemory) {
-  for (const os::call failing : {os::call::map, os::call::protect}) {
+  for (const os::call failing : {os::call::map, os::call::guard}) {
     gate held;
     int accepted = 0;
     os::fault::arm(failing, 3, ENOMEM, true);
