@@ -66,6 +66,14 @@ class LARDER_API raw_cache {
     // How much of an object its users touch as a rule (of a stack: the upper end); 0: all of it. What is kept ready for
     // each CPU is so many objects as its own cache memory might still hold.
     std::size_t used_size = 0;
+    // Whole pages of each object whose contents nobody needs while it is free (a stack, below its owner's record). They
+    // go back to the system, and read as zeros then, once the object was free in its slab for a whole period of the
+    // keeper, and when `trim` or the budget wants more than empty slabs can give. Their charge stays. The objects must
+    // be aligned to pages.
+    struct scratch_pages {
+      std::size_t offset = 0;
+      std::size_t length = 0;
+    } scratch = {};
     // When the budget asks for this cache's empty slabs.
     reclaim_stage stage = reclaim_stage::empty_slabs;
     // Checks of how objects are used. Nothing: what the environment's LARDER_DEBUG says for this name (debug.h).
@@ -88,6 +96,8 @@ class LARDER_API raw_cache {
     std::uint64_t puts = 0;
     std::uint64_t waits = 0;    // gets that had to wait
     std::uint64_t waiting = 0;  // gets that wait now
+    bytes scratch_used_most;    // of any object seen so far, from the lowest page that it touched to its scratch's end
+    bytes scratch_given_back;   // resident pages, so far
     bytes slab_bytes;           // charged for each slab
     bytes charged;              // charged for everything now
   };
@@ -139,8 +149,13 @@ class LARDER_API raw_cache {
   void put_many(void* const* objects, std::size_t count);
 
   // Collects the objects cached on all CPUs and in the depot, then destroys what is free in empty slabs and gives these
-  // back, until `wanted` is released or only the reservation would be left. Returns what it released to the budget.
+  // back, until `wanted` is released or only the reservation would be left; if that is not enough, the scratch of all
+  // objects that are free then. Returns what it released to the budget.
   bytes trim(bytes wanted = unlimited);
+  // Looks at the scratch of some of the objects that exist, free or not (256 at most, a microsecond each), and returns
+  // statistics::scratch_used_most. What was seen otherwise: what goes back to the system and what is destroyed, and, in
+  // each period of use, some by the keeper.
+  bytes measure_scratch();
 
   statistics stats() const;
   // Checks every law of the cache's structure and dies on the first that is broken. No other call may run meanwhile

@@ -144,6 +144,10 @@ class LARDER_API runtime {
   static runtime* current();
   static unsigned current_worker();
 
+  // The most that any of its tasks has used of its stack so far, to the page, as far as that was seen: as
+  // coroutine::stack_high_water has it.
+  bytes stack_high_water();
+
   // Tasks that exist now; those that were started, ever.
   std::size_t tasks() const;
   std::uint64_t tasks_started() const;

@@ -45,6 +45,7 @@ enum class mutant : std::uint8_t {
   rest_without_closing,    // object cache: the keeper leaves it with its arrays open
   push_while_closed,       // object cache: without sequences, a put forgets that the gate may close behind its back
   replace_while_open,      // object cache: an array is copied to a larger one while it is used
+  scratch_of_anybody,      // object cache: the scratch of objects that are out goes back too
   handed_over_unlocked,    // mutex: who unlocks it for a waiter leaves it free to others
   writer_joins_readers,    // shared mutex: a waiting writer enters though readers are in
   leaver_forgets_others,   // shared mutex, semaphore: who leaves untold does not look who may go on now

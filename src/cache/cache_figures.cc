@@ -31,6 +31,8 @@ raw_cache::statistics raw_cache::state::figures() const {
   now.destroyed = destroyed;
   now.gets = arrays.gets + gets_below;
   now.puts = arrays.puts + puts_below;
+  now.scratch_used_most = scratch_used_most;
+  now.scratch_given_back = scratch_given_back;
   now.slab_bytes = geometry.shape.charge;
   now.charged = geometry.shape.charge * slabs.slabs() + arrays.charged + depot.charged() + own_memory.amount();
   return now;

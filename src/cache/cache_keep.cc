@@ -4,10 +4,11 @@
 // the budget's reclaim), and by itself in the keeper's rounds.
 //
 // A round moves to the slabs what CPUs hold that hardly got anything in the last period, and the batches that lay in
-// the depot all the time; then it destroys the slabs that were empty all the time, down to the reservation. Where
-// nobody has used the cache for a whole period, that is everything: the cache is at rest then, its arrays closed, and
-// the keeper does not come again before somebody comes below the arrays. So an idle cache is at rest within two periods
-// (KF-11).
+// the depot all the time; then it destroys the slabs that were empty all the time, down to the reservation, and gives
+// back the scratch of free objects in slabs that were not used all the time, once until such a slab is used again.
+// Where nobody has used the cache for a whole period, that is everything: the cache is at rest then, its arrays closed,
+// and the keeper does not come again before somebody comes below the arrays. So an idle cache is at rest within two
+// periods (KF-11).
 #include <algorithm>
 #include <exception>
 #include <iterator>
@@ -17,8 +18,15 @@
 #include "cache/cache_state.h"
 #include "cache/sanitizer.h"
 #include "cache/span.h"
+#include "os/memory.h"
 
 namespace larder {
+namespace {
+
+// Objects whose scratch a round looks at, so that its most is known of a cache that nothing of goes back.
+constexpr std::size_t measured_per_round = 32;
+
+}  // namespace
 
 void raw_cache::state::empty_arrays(bool idle_only) {
   void* objects[cache::depot::batch_max];
@@ -70,18 +78,69 @@ bytes raw_cache::state::trim(bytes wanted, bool collect_first) {
     destroy_slab(*surplus);
     released += geometry.shape.charge;
   }
+  while (collect_first && released < wanted) {
+    const base::lock locked(slabs_guard);
+    cache::slab* spared = slabs.find_cold(true);
+    if (spared == nullptr) break;
+    give_back_scratch(*spared);
+  }
   return released;
+}
+
+// -- scratch
+
+// The system is called with the lock held, so that nobody gets the object meanwhile: it counts as free all the time,
+// and a get at the limit is refused only if it must be. For one slab at a time: a few microseconds for each object.
+void raw_cache::state::give_back_scratch(cache::slab& cold) {
+  for (std::size_t index = 0; index < geometry.capacity; ++index) {
+    if (!cold.is_built(index)) continue;
+    if (!cold.is_free(index) && !base::is_mutant(base::mutant::scratch_of_anybody)) continue;
+    char* scratch = static_cast<char*>(cold.object(index)) + chosen.scratch.offset;
+    const bytes length{chosen.scratch.length};
+    const result<os::residency> found = os::look_for_residents(scratch, length);
+    const bytes untouched = found ? found->untouched : bytes{};
+    if (untouched == length) continue;
+    if (found) scratch_used_most = std::max(scratch_used_most, length - untouched);
+    // What the system refuses (locked memory) stays, and is tried again after the object's next use.
+    if (os::discard(scratch + untouched.count, length - untouched) && found) scratch_given_back += found->resident;
+  }
+}
+
+bytes raw_cache::state::scratch_used(void* object) const {
+  const bytes length{chosen.scratch.length};
+  const auto found = os::look_for_residents(static_cast<char*>(object) + chosen.scratch.offset, length);
+  return found ? length - found->untouched : bytes{};
+}
+
+// Objects may be with users meanwhile: only the system's page tables are looked at.
+void raw_cache::state::measure_some_scratch(std::size_t objects_max) {
+  if (chosen.scratch.length == 0) return;
+  const base::lock locked(slabs_guard);
+  slabs.look_at_some(std::max<std::size_t>(1, objects_max / geometry.capacity), [this](cache::slab& each) {
+    for (std::size_t index = 0; index < geometry.capacity; ++index) {
+      if (!each.is_built(index)) continue;
+      scratch_used_most = std::max(scratch_used_most, scratch_used(each.object(index)));
+    }
+  });
+}
+
+bytes raw_cache::state::measure_scratch() {
+  measure_some_scratch(256);
+  const base::lock locked(slabs_guard);
+  return scratch_used_most;
 }
 
 void raw_cache::state::destroy_slab(cache::slab& removed) {
   base::check_no_lock_held("destroying objects");
   cache::allow_access(&removed, geometry.shape.length.count);
   const std::size_t built = removed.built_count();
-  if ((chosen.destroy != nullptr || debug != nullptr) && built > 0) {
+  bytes deepest;
+  if ((chosen.destroy != nullptr || debug != nullptr || chosen.scratch.length != 0) && built > 0) {
     for (std::size_t index = 0; index < geometry.capacity; ++index) {
       // What is built and not free was out when this process was forked, in who knows what state.
       if (!removed.is_built(index) || !removed.is_free(index)) continue;
       void* object = removed.object(index);
+      if (chosen.scratch.length != 0) deepest = std::max(deepest, scratch_used(object));
       if (debug != nullptr) debug->before_destroy(object);
       if (chosen.destroy != nullptr) chosen.destroy(object, chosen.context);
       if (debug != nullptr) debug->after_destroy(object);
@@ -92,6 +151,7 @@ void raw_cache::state::destroy_slab(cache::slab& removed) {
   const base::lock locked(slabs_guard);
   destroyed += built;
   destroying -= built;
+  scratch_used_most = std::max(scratch_used_most, deepest);
 }
 
 // -- the reservation
@@ -167,10 +227,11 @@ result<void> raw_cache::state::set_reservation(std::size_t count) {
 bool raw_cache::state::keep(std::size_t objects_max) {
   std::size_t batches_left = 0;
   std::size_t slabs_left = 0;
+  bool idle = false;
   {
     const base::lock locked(slabs_guard);
     const bool used_arrays = cpus.note_period();
-    const bool idle = !used_arrays && visits_below == visits_below_seen && !somebody_waits();
+    idle = !used_arrays && visits_below == visits_below_seen && !somebody_waits();
     visits_below_seen = visits_below;
     batches_left = idle ? depot.batches() : depot.surplus();
     slabs_left = idle ? slabs.slabs() : slabs.surplus_empty();
@@ -184,6 +245,7 @@ bool raw_cache::state::keep(std::size_t objects_max) {
     depot.begin_period();
     slabs.begin_period();
   }
+  measure_some_scratch(measured_per_round);
   std::size_t objects_left = objects_max;
   for (; batches_left > 0 && objects_left > 0; --batches_left) {
     const base::lock locked(slabs_guard);
@@ -203,6 +265,13 @@ bool raw_cache::state::keep(std::size_t objects_max) {
     objects_left -= std::min(objects_left, geometry.capacity);
     destroy_slab(*surplus);
   }
+  while (objects_left > 0) {
+    const base::lock locked(slabs_guard);
+    cache::slab* cold = slabs.find_cold(idle);
+    if (cold == nullptr) break;
+    objects_left -= std::min(objects_left, geometry.capacity);
+    give_back_scratch(*cold);
+  }
   try {
     (void)fill_reservation(objects_left);
   } catch (...) {
@@ -210,7 +279,8 @@ bool raw_cache::state::keep(std::size_t objects_max) {
   }
   const base::lock locked(slabs_guard);
   const bool open = !cpus.closed() && !base::is_mutant(base::mutant::rest_without_closing);
-  if (open || depot.batches() > 0 || slabs.has_surplus() || slabs.built() < reservation) return true;
+  if (open || depot.batches() > 0 || slabs.has_surplus() || slabs.has_cold() || slabs.built() < reservation)
+    return true;
   depot.release_spare();
   awake = false;
   return false;

@@ -85,6 +85,7 @@ class cache_model {
     std::size_t limit = raw_cache::no_limit;
     bytes memory = unlimited;  // of the budget
     debug_checks checks = debug_checks::none;
+    bool scratch = false;  // all but the first and the last page, which hold the marks
   };
 
   explicit cache_model(const options& chosen) : chosen_(chosen), budget_("model", {.limit = chosen.memory}) {
@@ -94,6 +95,7 @@ class cache_model {
     wanted.reservation = chosen.reservation;
     wanted.limit = chosen.limit;
     wanted.debug = chosen.checks;
+    if (chosen.scratch) wanted.scratch = {.offset = page_size, .length = chosen.size - 2 * page_size};
     geometry_ = *slab_geometry::choose(wanted.size, wanted.alignment, wanted.uncharged_per_object,
                                        debug_layer::margins_for(debug_layer::checks_for("model", wanted), wanted));
     result<std::unique_ptr<raw_cache>> made = raw_cache::create("model", wanted);

@@ -47,6 +47,12 @@ cache::cpu_cache::inlined inlined_for([[maybe_unused]] const raw_cache::options&
 #endif
 }
 
+bool is_possible(const raw_cache::options::scratch_pages& scratch, const raw_cache::options& chosen) {
+  if (scratch.length == 0) return true;
+  return chosen.alignment == page_size && scratch.offset % page_size == 0 && scratch.length % page_size == 0 &&
+         scratch.length <= chosen.size && scratch.offset <= chosen.size - scratch.length;
+}
+
 }  // namespace
 
 raw_cache::state::state(std::string_view chosen_name, const options& options_chosen, const cache::slab_geometry& layout,
@@ -63,7 +69,7 @@ raw_cache::state::state(std::string_view chosen_name, const options& options_cho
            options_chosen.used_size == 0 ? layout.stride : std::min(options_chosen.used_size, layout.stride),
            options_chosen.limit),
       depot(charged),
-      slabs(geometry, name, chosen.limit, 0),
+      slabs(geometry, name, chosen.limit, 0, cache::slab_order::fullest_first, chosen.scratch.length != 0),
       registered([this, component = "object_cache/" + name](const base::stat_visitor& show) {
         const statistics now = figures();
         show({component, "objects_out", now.objects_out});
@@ -81,6 +87,10 @@ raw_cache::state::state(std::string_view chosen_name, const options& options_cho
         show({component, "waits", now.waits});
         show({component, "waiting", now.waiting});
         show({component, "charged_bytes", now.charged.count});
+        if (chosen.scratch.length != 0) {
+          show({component, "scratch_used_most_bytes", now.scratch_used_most.count});
+          show({component, "scratch_given_back_bytes", now.scratch_given_back.count});
+        }
         show({component, "sharded_mode", os::sequences() == os::sequence_mode::sharded});
       }) {
   cpus.close();  // at rest, until it is first used
@@ -98,6 +108,7 @@ result<std::unique_ptr<raw_cache::state>> raw_cache::state::create(std::string_v
       cache::slab_geometry::choose(chosen.size, chosen.alignment, chosen.uncharged_per_object,
                                    cache::debug_layer::margins_for(*chosen.debug, chosen));
   if (!layout) return layout.error();
+  if (!is_possible(chosen.scratch, chosen)) return error_from(EINVAL);
   if (chosen.limit == 0 || chosen.limit < chosen.reservation) return error_from(EINVAL);
   memory_budget& budget = chosen.budget == nullptr ? memory_budget::process() : *chosen.budget;
   const bytes own = bytes{sizeof(state) + (*chosen.debug == debug_checks::none ? 0 : sizeof(cache::debug_layer))} +

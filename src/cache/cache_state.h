@@ -100,6 +100,12 @@ struct raw_cache::state final : cache::kept, os::fork_participant {
   void spill(cache::depot::batch* batch);
   void spill_depot();
   bytes trim(bytes wanted, bool collect_first);
+  // The scratch of a slab's free objects; slabs_guard is held.
+  void give_back_scratch(cache::slab& cold);
+  // How much of an object's scratch was ever touched: nothing if the system does not say.
+  bytes scratch_used(void* object) const;
+  void measure_some_scratch(std::size_t objects_max);
+  bytes measure_scratch();
   void destroy_slab(cache::slab& removed);
   bool keep(std::size_t objects_max) override;
   void before_fork() override;
@@ -162,9 +168,11 @@ struct raw_cache::state final : cache::kept, os::fork_participant {
   std::uint64_t visits_below = 0;       // of callers, below the arrays
   std::uint64_t visits_below_seen = 0;  // by the keeper's last round
   std::size_t reservation = 0;          // wanted; what the slab layer promises is built already
-  std::size_t lost_in_fork = 0;         // objects that were out when this process was forked
-  bool awake = false;                   // the keeper comes
-  bool heard = false;                   // it has a thread to come with
+  bytes scratch_used_most;
+  bytes scratch_given_back;
+  std::size_t lost_in_fork = 0;  // objects that were out when this process was forked
+  bool awake = false;            // the keeper comes
+  bool heard = false;            // it has a thread to come with
 
   slab_reclaimer gives_empty_slabs{*this, false};
   slab_reclaimer gives_arrays{*this, true};

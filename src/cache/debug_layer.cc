@@ -88,7 +88,7 @@ debug_checks without_resident_memory(debug_checks checks) {
 slab_margins debug_layer::margins_for(debug_checks checks, const raw_cache::options& chosen) {
   if (checks == debug_checks::none) return {};
   slab_margins margins;
-  if (has(checks, debug_checks::guards) && chosen.uncharged_per_object == bytes{}) {
+  if (has(checks, debug_checks::guards) && chosen.uncharged_per_object == bytes{} && chosen.scratch.length == 0) {
     margins.before = margins.after = guard_length;
   }
   margins.table_head = sizeof(debug_table);
@@ -105,7 +105,8 @@ std::unique_ptr<debug_layer> debug_layer::make(debug_checks checks, const std::s
 
 debug_layer::debug_layer(debug_checks checks, const std::string& name, const slab_geometry& geometry,
                          const raw_cache::options& chosen)
-    : checks_(chosen.uncharged_per_object == bytes{} ? checks : without_resident_memory(checks)),
+    : checks_(chosen.uncharged_per_object == bytes{} && chosen.scratch.length == 0 ? checks
+                                                                                   : without_resident_memory(checks)),
       name_(name),
       geometry_(geometry),
       resets_(chosen.reset != nullptr),

@@ -79,6 +79,7 @@ void raw_cache::put_many(void* const* objects, std::size_t count) {
 }
 
 bytes raw_cache::trim(bytes wanted) { return state_->trim(wanted, true); }
+bytes raw_cache::measure_scratch() { return state_->measure_scratch(); }
 raw_cache::statistics raw_cache::stats() const { return state_->figures(); }
 void raw_cache::audit() const { state_->audit(); }
 raw_cache::mode raw_cache::active_mode() const { return cache::cpu_cache::active_mode(); }

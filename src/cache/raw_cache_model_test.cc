@@ -16,7 +16,8 @@ namespace {
 constexpr std::size_t steps_per_run = 300;
 
 void run(std::size_t size, std::size_t alignment, std::size_t reservation, std::size_t limit, bytes budget_limit,
-         std::uint64_t seed, debug_checks checks = debug_checks::none, std::size_t steps = steps_per_run) {
+         std::uint64_t seed, debug_checks checks = debug_checks::none, std::size_t steps = steps_per_run,
+         bool scratch = false) {
   SCOPED_TRACE(testing::Message() << "reservation " << reservation << ", seed " << seed);
   std::mt19937_64 random(seed);
   std::vector<std::uint8_t> operations(steps * operation::length);
@@ -26,7 +27,8 @@ void run(std::size_t size, std::size_t alignment, std::size_t reservation, std::
                      .reservation = reservation,
                      .limit = limit,
                      .memory = budget_limit,
-                     .checks = checks});
+                     .checks = checks,
+                     .scratch = scratch});
   EXPECT_EQ(model.play(operations), "");
 }
 
@@ -52,6 +54,16 @@ TEST_P(RawCacheModelTest, LawsHoldInABudgetThatIsOftenFull) {
 TEST_P(RawCacheModelTest, EveryAlignmentUpToAPageHolds) {
   for (std::size_t alignment = 1; alignment <= page_size; alignment *= 4) {
     run(GetParam(), alignment, 1, 50, unlimited, alignment);
+  }
+}
+
+TEST(RawCacheScratchModelTest, LawsHoldWhereScratchIsGivenBack) {
+  for (std::uint64_t seed = 1; seed <= 5; ++seed) {
+    for (const std::size_t pages : {3U, 5U, 30U}) {
+      const std::size_t size = pages * page_size;
+      run(size, page_size, 0, raw_cache::no_limit, unlimited, seed, debug_checks::none, steps_per_run, true);
+      run(size, page_size, 3, 20, bytes{size * 15}, seed, debug_checks::all, steps_per_run, true);
+    }
   }
 }
 

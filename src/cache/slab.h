@@ -86,6 +86,9 @@ class slab : public base::list_link<group_tag>, public base::list_link<spare_tag
   std::size_t built_count() const { return built_count_; }
   std::size_t spare_count() const { return spare_count_; }
   std::size_t capacity() const { return geometry().capacity; }
+  // For the slab layer's owner: when an object last came or went, as the layer counts time.
+  std::uint16_t changed() const { return changed_; }
+  void note_changed(std::uint16_t period) { changed_ = period; }
   // Whether this is a slab of the cache with this layout (the object, not its value).
   bool is_of(const slab_geometry& layout) const { return mark_ == mark_of(layout); }
 
@@ -124,6 +127,7 @@ class slab : public base::list_link<group_tag>, public base::list_link<spare_tag
   std::uint16_t free_count_;
   std::uint16_t built_count_ = 0;
   std::uint16_t spare_count_ = 0;
+  std::uint16_t changed_ = 0;
 };
 static_assert(sizeof(slab) == 48);
 

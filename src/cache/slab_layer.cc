@@ -12,7 +12,11 @@
 //   reservation ≤ built                 built + building ≤ limit
 //   s in full_   ⇔ s.free_count = 0     s in empty_ ⇔ s.free_count = capacity
 //   s in partial_[i] ⇔ 0 < s.free_count < capacity ∧ i = (s.free_count − 1) / width
-//   s in with_spare_ ⇔ s.spare_count > 0
+//   s in with_spare_ or cold_ ⇔ s.spare_count > 0     s in cold_ ⇔ s.spare_count > 0 ∧ s.changed = found_cold
+//
+// A slab is cold if for a whole period no object came to it nor went. With finds_cold, with_spare_ is in the order of
+// last use, so its back is cold if any is. A stamp of 16 bits says when; where it comes round after 65,535 periods, a
+// slab is taken for one that was used lately, and found a period or two later.
 #include "cache/slab_layer.h"
 
 #include <algorithm>
@@ -23,12 +27,13 @@
 namespace larder::cache {
 
 slab_layer::slab_layer(const slab_geometry& geometry, const std::string& cache_name, std::size_t limit,
-                       std::size_t reservation, slab_order order)
+                       std::size_t reservation, slab_order order, bool finds_cold)
     : geometry_(geometry),
       cache_name_(cache_name),
       limit_(limit),
       reservation_(reservation),
       order_(order),
+      finds_cold_(finds_cold),
       group_width_(order == slab_order::fullest_first ? (geometry.capacity + partial_groups - 1) / partial_groups
                                                       : geometry.capacity) {}
 
@@ -76,8 +81,34 @@ void slab_layer::regroup(slab& changed, std::size_t free_before, std::size_t spa
     unlink(changed, free_before);
     link(changed, free_now);
   }
-  if (spare_before == 0 && changed.spare_count() > 0) with_spare_.push_front(changed);
-  if (spare_before > 0 && changed.spare_count() == 0) base::intrusive_list<slab, spare_tag>::remove(changed);
+  const std::size_t spare_now = changed.spare_count();
+  if (spare_before > 0 && spare_now == 0) spare_list::remove(changed);
+  if (spare_before == 0 && spare_now > 0) with_spare_.push_front(changed);
+  if (!finds_cold_ || spare_now == 0) return;
+  // What is left of a slab that was found cold is as it was; what comes back to it is not.
+  if (spare_before > 0 && (changed.changed() != found_cold || free_now > free_before)) {
+    spare_list::remove(changed);
+    with_spare_.push_front(changed);
+  } else if (spare_before > 0) {
+    return;
+  }
+  changed.note_changed(period_);
+}
+
+void slab_layer::begin_period() {
+  empty_low_water_ = empty_slabs_;
+  last_period_ = period_;
+  period_ = period_after(period_);
+}
+
+slab* slab_layer::find_cold(bool any) {
+  slab* longest = with_spare_.back();
+  if (!finds_cold_ || longest == nullptr) return nullptr;
+  if (!any && (longest->changed() == period_ || longest->changed() == last_period_)) return nullptr;
+  spare_list::remove(*longest);
+  cold_.push_front(*longest);
+  longest->note_changed(found_cold);
+  return longest;
 }
 
 slab_layer::taken slab_layer::take() {
@@ -91,12 +122,12 @@ slab_layer::taken slab_layer::take() {
     regroup(*fullest, free_before, 0);
     return {object, false, false};
   }
-  if (with_spare_.empty()) return {nullptr, false, true};
-  return {take_spare_of(*with_spare_.front()), true, false};
+  void* object = take_spare();
+  return {object, object != nullptr, object == nullptr};
 }
 
 void* slab_layer::take_spare() {
-  slab* from = with_spare_.front();
+  slab* from = with_spare_.empty() ? cold_.front() : with_spare_.front();
   if (from == nullptr) return nullptr;
   slab* fullest = fullest_with_room();
   if (fullest->spare_count() > 0) from = fullest;
@@ -170,6 +201,7 @@ void slab_layer::insert(slab& added) {
   ++slabs_;
   spare_ += added.spare_count();
   link(added, added.free_count());
+  added.note_changed(period_);
   if (added.spare_count() > 0) with_spare_.push_front(added);
 }
 
@@ -209,7 +241,7 @@ slab* slab_layer::remove_any() {
 
 slab* slab_layer::remove(slab& removed) {
   unlink(removed, removed.free_count());
-  if (removed.spare_count() > 0) base::intrusive_list<slab, spare_tag>::remove(removed);
+  if (removed.spare_count() > 0) spare_list::remove(removed);
   --slabs_;
   built_ -= removed.built_count();
   spare_ -= removed.spare_count();
@@ -251,6 +283,17 @@ void slab_layer::audit() const {
   LARDER_CHECK(slabs - full == partial_slabs_, "cache \"%s\": %zu partial slabs counted, %zu listed", name,
                partial_slabs_, slabs - full);
   audit_group(empty_, geometry_.capacity, geometry_.capacity, slabs, built, spare);
+  std::size_t with_spare = 0;
+  for (const spare_list* list : {&with_spare_, &cold_}) {
+    for (slab* at = list->front(); at != nullptr; at = list->after(*at)) {
+      LARDER_CHECK((at->changed() == found_cold) == (list == &cold_),
+                   "cache \"%s\": slab %p is wrongly %s the cold ones", name, static_cast<void*>(at),
+                   list == &cold_ ? "among" : "not among");
+      with_spare += at->spare_count();
+    }
+  }
+  LARDER_CHECK(with_spare == spare_, "cache \"%s\": %zu spare objects counted, %zu in slabs that are listed for them",
+               name, spare_, with_spare);
   LARDER_CHECK(slabs == slabs_, "cache \"%s\": %zu slabs counted, %zu listed", name, slabs_, slabs);
   LARDER_CHECK(built == this->built(), "cache \"%s\": %zu built objects counted, %zu marked", name, this->built(),
                built);

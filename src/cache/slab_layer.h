@@ -21,8 +21,9 @@ enum class slab_order { fullest_first, latest_first, last_full_first };
 // the owner guards every call with its mutex, and maps and unmaps.
 class slab_layer {
  public:
+  // With `finds_cold`, it knows which slabs nobody has used lately.
   slab_layer(const slab_geometry& geometry, const std::string& cache_name, std::size_t limit, std::size_t reservation,
-             slab_order order = slab_order::fullest_first);
+             slab_order order = slab_order::fullest_first, bool finds_cold = false);
   slab_layer(const slab_layer&) = delete;
   slab_layer& operator=(const slab_layer&) = delete;
 
@@ -63,7 +64,24 @@ class slab_layer {
 
   // Empty slabs that nobody needed since the last `begin_period`.
   std::size_t surplus_empty() const { return empty_low_water_; }
-  void begin_period() { empty_low_water_ = empty_slabs_; }
+  void begin_period();
+
+  // The slab with free built objects that was not used for longest, if that was a whole period (`any`: however long);
+  // null if there is none, or finds_cold was not asked for. It is found once, until an object comes back to it.
+  slab* find_cold(bool any);
+  // Whether find_cold will find one, now or later.
+  bool has_cold() const { return finds_cold_ && !with_spare_.empty(); }
+
+  // Calls `look(slab&)` for `slabs_max` slabs, or all.
+  template <typename Look>
+  void look_at_some(std::size_t slabs_max, Look&& look) const {
+    const auto look_at = [&](const group& members) {
+      for (slab* at = members.front(); at != nullptr && slabs_max > 0; at = members.after(*at), --slabs_max) look(*at);
+    };
+    look_at(full_);
+    for (const group& each : partial_) look_at(each);
+    look_at(empty_);
+  }
 
   // Dies if the object cannot be one of this cache's. Needs no lock, but the caller must own the object.
   slab& slab_of(const void* object, const char* doing) const;
@@ -86,6 +104,13 @@ class slab_layer {
   std::size_t group_number(std::size_t free_count) const { return (free_count - 1) / group_width_; }
   // Of partial_mask_. The remainder is what a shift takes anyway.
   static std::uint64_t bit_of(std::size_t number) { return std::uint64_t{1} << (number % partial_groups); }
+  using spare_list = base::intrusive_list<slab, spare_tag>;
+  // What `changed` says of a slab that find_cold has found; periods are counted from 1.
+  static constexpr std::uint16_t found_cold = 0;
+  static std::uint16_t period_after(std::uint16_t period) {
+    return period == UINT16_MAX ? std::uint16_t{1} : static_cast<std::uint16_t>(period + 1);
+  }
+
   slab* fullest_with_room() const;
   void* take_spare_of(slab& from);
   void link(slab& of, std::size_t free_count);
@@ -102,13 +127,17 @@ class slab_layer {
   const std::size_t limit_;
   std::size_t reservation_;
   const slab_order order_;
+  const bool finds_cold_;
   const std::size_t group_width_;
 
   group full_;
   std::array<group, partial_groups> partial_;  // partial_[i]: from i · width + 1 to (i + 1) · width objects free
   std::uint64_t partial_mask_ = 0;             // bit i ⇔ partial_[i] has members
   group empty_;                                // the one that became empty last in front
-  base::intrusive_list<slab, spare_tag> with_spare_;
+  spare_list with_spare_;                      // with finds_cold the one that was used last in front
+  spare_list cold_;                            // those with spare objects that find_cold has found
+  std::uint16_t period_ = 1;
+  std::uint16_t last_period_ = 1;
   std::size_t slabs_ = 0;
   std::size_t partial_slabs_ = 0;
   std::size_t empty_slabs_ = 0;

@@ -18,8 +18,9 @@ namespace {
 class layer_under_test {
  public:
   layer_under_test(std::size_t capacity, std::size_t limit, std::size_t reservation,
-                   slab_order order = slab_order::fullest_first)
-      : layout(slab_geometry::with_capacity(8, 8, {}, capacity)), layer(layout, name, limit, reservation, order) {}
+                   slab_order order = slab_order::fullest_first, bool finds_cold = false)
+      : layout(slab_geometry::with_capacity(8, 8, {}, capacity)),
+        layer(layout, name, limit, reservation, order, finds_cold) {}
   ~layer_under_test() {
     for (slab* each : slabs) os::unmap(each, layout.shape.length);
   }
@@ -305,6 +306,112 @@ TEST(SlabLayerDeathTest, MisuseIsNamed) {
   EXPECT_DEATH(test.layer.put(static_cast<char*>(object) + 1), "which is not the start of an object");
   test.layer.put(object);
   EXPECT_DEATH(test.layer.put(object), "which is free already \\(put twice\\?\\)");
+}
+
+struct cold_slabs : layer_under_test {
+  cold_slabs() : layer_under_test(4, SIZE_MAX, 0, slab_order::fullest_first, true), objects(fill(3)) {
+    // One object of each is free; they came back in the order of the slabs.
+    for (const auto& of_slab : objects) layer.put(of_slab[0]);
+  }
+  void expect_none(bool any = false) {
+    layer.audit();
+    EXPECT_EQ(layer.find_cold(any), nullptr);
+  }
+  void expect_next(std::size_t number, bool any = false) {
+    layer.audit();
+    EXPECT_EQ(layer.find_cold(any), &slab_of(objects[number][0]));
+    layer.audit();
+  }
+  const std::vector<std::vector<void*>> objects;
+};
+
+TEST(SlabLayerTest, ASlabIsColdOnceNobodyUsedItForAWholePeriod) {
+  cold_slabs test;
+  test.expect_none();
+  test.layer.begin_period();
+  test.expect_none();
+  test.layer.begin_period();
+  for (const std::size_t number : {0U, 1U, 2U}) {
+    EXPECT_TRUE(test.layer.has_cold());
+    test.expect_next(number);
+  }
+  test.expect_none();
+  EXPECT_FALSE(test.layer.has_cold()) << "each is found once";
+  test.layer.begin_period();
+  test.expect_none(true);
+}
+
+TEST(SlabLayerTest, AnyFindsWarmSlabsTheLongestUnusedFirst) {
+  cold_slabs test;
+  for (const std::size_t number : {0U, 1U, 2U}) test.expect_next(number, true);
+  test.expect_none(true);
+}
+
+TEST(SlabLayerTest, UseMakesASlabWarm) {
+  cold_slabs test;
+  test.layer.begin_period();
+  test.layer.put(test.objects[0][1]);
+  EXPECT_EQ(test.layer.take().object, test.objects[2][0]) << "of the fullest";
+  test.layer.put(test.objects[2][0]);
+  test.layer.begin_period();
+  test.expect_next(1);
+  test.expect_none();
+  test.layer.begin_period();
+  test.expect_next(0);
+  test.expect_next(2);
+}
+
+// What is left of a cold slab after a take is as it was, and what comes back to it is not.
+TEST(SlabLayerTest, AColdSlabIsFoundAgainOnlyAfterAnObjectCameBack) {
+  cold_slabs test;
+  test.layer.put(test.objects[0][1]);
+  test.layer.put(test.objects[0][2]);
+  test.expect_next(1, true);
+  test.expect_next(2, true);
+  test.expect_next(0, true);
+  void* taken[4];
+  EXPECT_EQ(test.layer.take_batch(taken, 3), 3U);
+  test.layer.audit();
+  EXPECT_EQ(test.layer.take_spare(), test.objects[0][1]) << "also of a cold slab";
+  test.expect_none(true);
+  EXPECT_FALSE(test.layer.has_cold());
+  test.layer.put(test.objects[0][0]);
+  test.expect_next(0, true);
+  EXPECT_EQ(test.layer.take_spare(), test.objects[0][0]);
+  EXPECT_EQ(test.layer.take_spare(), test.objects[0][2]);
+  EXPECT_EQ(test.layer.take_spare(), nullptr);
+  test.expect_none(true);
+}
+
+// The stamp comes round: a slab that looks as if it was used just now is found a little later.
+TEST(SlabLayerTest, PeriodsWithoutEndHideNoColdSlab) {
+  cold_slabs test;
+  for (const std::size_t periods : {65'533U, 65'534U, 65'535U, 65'536U}) {
+    for (std::size_t i = 0; i < periods; ++i) test.layer.begin_period();
+    std::size_t found = 0;
+    for (int late = 0; late < 3; ++late) {
+      while (slab* cold = test.layer.find_cold(false)) {
+        ++found;
+        test.layer.audit();
+        EXPECT_NE(cold->spare_count(), 0U);
+      }
+      test.layer.begin_period();
+    }
+    EXPECT_EQ(found, 3U) << periods;
+    // Each slab's free object comes back once more.
+    void* taken[3];
+    for (void*& object : taken) object = test.layer.take_spare();
+    for (void* object : taken) test.layer.put(object);
+  }
+}
+
+TEST(SlabLayerTest, ALayerThatWasNotAskedFindsNoColdSlab) {
+  layer_under_test test(4, SIZE_MAX, 0);
+  const auto objects = test.fill(1);
+  test.layer.put(objects[0][0]);
+  for (int i = 0; i < 3; ++i) test.layer.begin_period();
+  EXPECT_EQ(test.layer.find_cold(true), nullptr);
+  EXPECT_FALSE(test.layer.has_cold());
 }
 
 }  // namespace

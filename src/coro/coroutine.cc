@@ -8,11 +8,13 @@
 #include <bit>
 #include <mutex>
 #include <stdexcept>
+#include <string>
 
 #include <larder/coroutine.h>
 
 #include "base/atomic.h"
 #include "base/check.h"
+#include "base/registry.h"
 #include "coro/fiber.h"
 #include "coro/stack_cache.h"
 #include "os/guard.h"
@@ -46,21 +48,34 @@ constexpr int reclaim_attempts = 4;
 // The caches of the process, one per class, made on first need and never destroyed: a coroutine with static storage may
 // be the last thing to go.
 template <typename State>
-static coro::stack_cache<State>& cache_of(bytes stack_size) {
-  static constinit std::array<base::atomic<coro::stack_cache<State>*>, classes> caches{};
-  static std::array<std::once_flag, classes> made;
-  const std::size_t size = std::max(std::bit_ceil(stack_size.count), smallest_stack);
-  const auto which = static_cast<std::size_t>(std::countr_zero(size / smallest_stack));
-  // Acquire: sees the cache as it was made; partner: the store below.
-  if (auto* there = caches[which].load(base::memory_order_acquire)) [[likely]]
-    return *there;
-  std::call_once(made[which], [&] {
-    auto cache = coro::stack_cache<State>::create("coroutines/" + format_bytes({size}), {.stack_size = {size}});
-    if (!cache) throw std::bad_alloc();
-    caches[which].store(cache->release(), base::memory_order_release);
-  });
-  return *caches[which];
-}
+struct stack_caches {
+  using cache = coro::stack_cache<State>;
+  static constinit inline std::array<base::atomic<cache*>, classes> made{};
+  static inline std::array<std::once_flag, classes> once;
+
+  static std::size_t size_for(bytes stack_size) { return std::max(std::bit_ceil(stack_size.count), smallest_stack); }
+  // Null if there is none yet.
+  static cache* find(std::size_t size) {
+    // Acquire: sees the cache as it was made; partner: the store below.
+    return made[static_cast<std::size_t>(std::countr_zero(size / smallest_stack))].load(base::memory_order_acquire);
+  }
+  static cache& of(bytes stack_size) {
+    const std::size_t size = size_for(stack_size);
+    if (cache* there = find(size)) [[likely]]
+      return *there;
+    const auto which = static_cast<std::size_t>(std::countr_zero(size / smallest_stack));
+    std::call_once(once[which], [&] {
+      const std::string name = "coroutines/" + format_bytes({size});
+      auto fresh = cache::create(name, {.stack_size = {size}});
+      if (!fresh) throw std::bad_alloc();
+      new base::registration([&shown = **fresh, name](const base::stat_visitor& show) {
+        show({name, "stack_high_water_bytes", shown.high_water_seen().count});
+      });
+      made[which].store(fresh->release(), base::memory_order_release);
+    });
+    return *made[which];
+  }
+};
 
 // The slow way to a stack: others' memory is reclaimed for it. Null if there is none.
 template <typename State>
@@ -85,7 +100,7 @@ void* coroutine::prepare(const options& chosen, std::size_t closure_size, std::s
     throw std::invalid_argument("larder::coroutine: a stack of " + format_bytes(chosen.stack_size) +
                                 " is more than the largest, 1M");
   }
-  coro::stack_cache<state>& cache = cache_of<state>(chosen.stack_size);
+  coro::stack_cache<state>& cache = stack_caches<state>::of(chosen.stack_size);
   state* made = cache.try_get();
   if (made == nullptr) [[unlikely]]
     made = reclaim_and_get(cache);
@@ -170,6 +185,12 @@ void coroutine::rethrow() {
 // A destructor that yields while it unwinds the stack must not throw: there it goes on at once.
 void coroutine::unwind() {
   if (std::uncaught_exceptions() == 0) throw cancelled();
+}
+
+bytes coroutine::stack_high_water(bytes stack_size) {
+  if (stack_size > stack_size_max) return {};
+  const auto* cache = stack_caches<state>::find(stack_caches<state>::size_for(stack_size));
+  return cache == nullptr ? bytes{} : cache->high_water();
 }
 
 const char* coroutine::name() const { return core_ == nullptr ? "" : self().name; }

@@ -18,6 +18,7 @@ namespace larder::coro {
 // what it costs to make is paid once (the Akaros VMM keeps its task threads so).
 //
 //   object: | guard, one page | stack …grows down… | Record |
+//                             ^ scratch                ^ its page
 //
 // The guard is never resident and is not charged. A Record is constructed with the lowest address of its stack. Behind
 // it stands how its guard was made.
@@ -45,7 +46,8 @@ class stack_cache final : guard_reclaimer {
                                           .destroy = destroy,
                                           .context = made.get(),
                                           .uncharged_per_object = {page_size},
-                                          .used_size = used_size});
+                                          .used_size = used_size,
+                                          .scratch = {page_size, stack.count - page_size}});
     if (!cache) return cache.error();
     made->cache_ = std::move(*cache);
     guard_reclaimers::of_process().add(*made);
@@ -69,6 +71,11 @@ class stack_cache final : guard_reclaimer {
   void put(Record* record) { cache_->put(object_of(record)); }
 
   bytes stack_size() const { return stack_size_; }
+  // The most that any of the stacks has used, to the page, record included, as far as that was seen
+  // (raw_cache::measure_scratch).
+  bytes high_water() const { return cache_->measure_scratch() + bytes{page_size}; }
+  // The same without a look at any stack now.
+  bytes high_water_seen() const { return cache_->stats().scratch_used_most + bytes{page_size}; }
   raw_cache& cache() { return *cache_; }
 
  private:
@@ -82,6 +89,7 @@ class stack_cache final : guard_reclaimer {
     Record record;
     const os::guard_kind guard;
   };
+  static_assert(sizeof(upper_end) <= page_size, "the record's page stays, the others are scratch");
   static constexpr std::size_t record_size = round_up(sizeof(upper_end), 64);
 
   upper_end* upper_end_of(void* object) const {

@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <new>
 #include <string>
@@ -19,8 +20,11 @@
 #include <larder/coroutine.h>
 
 #include "base/sanitizers.h"
+#include "cache/keeper.h"
 #include "os/cpu.h"
 #include "os/fault.h"
+#include "os/memory.h"
+#include "tests/support/keeper_at_rest.h"
 #include "tests/support/one_cpu.h"
 #include "tests/support/stat_value.h"
 
@@ -152,6 +156,94 @@ TEST(StackTest, IdleStacksAreGivenBackToTheProcessBudget) {
   process.reclaim(unlimited);
   // An array of pointers for each CPU and the cache's own structure may have come.
   EXPECT_LE(process.used(), before + 64_KiB);
+}
+
+// Uses all of a stack but its last pages; returns an address near the end of what it used.
+[[gnu::noinline]] std::byte* use_stack(std::size_t depth) {
+  auto* room = static_cast<std::byte*>(__builtin_alloca(depth));
+  for (std::size_t at = 0; at < depth; at += page_size / 2) static_cast<volatile std::byte*>(room)[at] = std::byte{1};
+  return room;
+}
+
+bool is_resident(std::byte* address) {
+  auto* page = reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(address) & ~(page_size - 1));
+  const auto found = os::look_for_residents(page, {page_size});
+  EXPECT_TRUE(found);
+  return found->resident != bytes{0};
+}
+
+// Three stacks of 16 KiB stand in a slab: where one lives, the others stay built, without their pages.
+TEST(StackTest, IdleStacksBesideOneThatLivesGiveTheirPagesBackAndWorkAgain) {
+  const tests::keeper_at_rest at_rest;
+  const tests::stays_on_one_cpu pinned;
+  memory_budget::process().reclaim(unlimited);
+  std::vector<std::byte*> deep;
+  std::vector<std::unique_ptr<coroutine>> live;
+  for (int i = 0; i < 60; ++i) {
+    live.push_back(std::make_unique<coroutine>(
+        [&deep] {
+          deep.push_back(use_stack(10 << 10));
+          coroutine::yield();
+        },
+        coroutine::options{.stack_size = 16_KiB}));
+    live.back()->resume();
+    EXPECT_TRUE(is_resident(deep.back()));
+  }
+  for (std::size_t i = 0; i < live.size(); ++i) {
+    if (i % 3 != 0) live[i].reset();
+  }
+  const std::uint64_t constructed = stacks_constructed("16K");
+  for (int round = 0; round < 4; ++round) cache::keeper::of_process().round();
+  for (std::size_t i = 0; i < live.size(); ++i) EXPECT_EQ(is_resident(deep[i]), live[i] != nullptr) << i;
+  EXPECT_GE(coroutine::stack_high_water(16_KiB), 12_KiB);
+  for (std::unique_ptr<coroutine>& each : live) {
+    if (each != nullptr) {
+      each->resume();
+      EXPECT_TRUE(each->done());
+    }
+    each = std::make_unique<coroutine>([] { use_stack(10 << 10); }, coroutine::options{.stack_size = 16_KiB});
+    each->resume();
+  }
+  // An old one goes only after its successor came: one more at a time than before.
+  EXPECT_LE(stacks_constructed("16K"), constructed + 3);
+}
+
+// KF-41
+TEST(StackDeathTest, AGuardOutlivesThePagesAboveIt) {
+#if defined(LARDER_ADDRESS_SANITIZER)
+  GTEST_SKIP() << "the address sanitizer catches the fault before";
+#endif
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        const tests::stays_on_one_cpu pinned;
+        std::byte* low = nullptr;
+        const auto start = [&] { return coroutine([&low] { low = use_stack(10 << 10); }, {.stack_size = 16_KiB}); };
+        coroutine stays = start();
+        for (int i = 0; i < 2; ++i) start().resume();
+        memory_budget::process().reclaim(unlimited);
+        if (is_resident(low)) std::_Exit(0);
+        start().resume();
+        if (!is_resident(low)) std::_Exit(0);
+        (void)report_stack_overflow();
+        coroutine over([] { use_stack(17 << 10); }, {.stack_size = 16_KiB, .name = "over"});
+        over.resume();
+      },
+      "\"over\" ran over the end of its stack of");
+}
+
+TEST(StackTest, HighWaterSaysHowDeepStacksOfASizeWere) {
+  EXPECT_EQ(coroutine::stack_high_water(8_MiB), bytes{}) << "no such size";
+  bytes most = coroutine::stack_high_water(512_KiB);  // other tests'
+  for (const bytes depth : {20_KiB, 100_KiB, 50_KiB}) {
+    coroutine one([depth] { use_stack(depth.count); }, {.stack_size = 512_KiB});
+    one.resume();
+    const bytes seen = coroutine::stack_high_water(300_KiB);
+    EXPECT_GE(seen, std::max(depth, most));
+    EXPECT_LE(seen, std::max(depth + 16_KiB, most)) << "with what the test's own frames need";
+    EXPECT_EQ(tests::stat_value("coroutines/512K", "stack_high_water_bytes"), seen.count);
+    most = seen;
+  }
 }
 
 budget_charge charge_the_rest_of(memory_budget& budget) {

@@ -13,6 +13,7 @@ enum class call : std::uint8_t {
   guard,  // a guard marker; EINVAL: as where the kernel has none
   protect,
   advise,
+  residency,
   open,
   stat,
   read,

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 
 #include "base/check.h"
@@ -51,6 +52,23 @@ result<void> discard(void* address, bytes length) {
   if (fault::fires(call::advise)) return error_from(errno);
   if (::madvise(address, length.count, MADV_DONTNEED) != 0) return error_from(errno);
   return {};
+}
+
+result<residency> look_for_residents(void* address, bytes length) {
+  if (fault::fires(call::residency)) return error_from(errno);
+  unsigned char pages[256];  // few, because this may run on the small stack of a task
+  residency found{length, {}};
+  for (bytes done; done < length;) {
+    const bytes part = std::min(length - done, bytes{sizeof pages * page_size});
+    if (::mincore(static_cast<char*>(address) + done.count, part.count, pages) != 0) return error_from(errno);
+    for (std::size_t page = 0; page < part.count / page_size; ++page) {
+      if ((pages[page] & 1) == 0) continue;
+      if (found.resident == bytes{0}) found.untouched = done + bytes{page * page_size};
+      found.resident += bytes{page_size};
+    }
+    done += part;
+  }
+  return found;
 }
 
 bytes physical_memory() {

@@ -17,6 +17,14 @@ void unmap(void* address, bytes length);
 // ENOMEM or EAGAIN leave the memory as it was.
 result<void> discard(void* address, bytes length);
 
+// What of whole mapped pages is resident.
+struct residency {
+  bytes untouched;  // before the first resident page: the whole length if there is none
+  bytes resident;
+};
+// ENOMEM, EAGAIN. Says nothing of pages that the system has swapped out.
+result<residency> look_for_residents(void* address, bytes length);
+
 // All the memory of the machine: the address space to reserve for what can never be larger.
 bytes physical_memory();
 

@@ -130,6 +130,32 @@ TEST_F(MemoryTest, DiscardedPagesReadAsZerosAndAreNotResident) {
   unmap(start, 256_KiB);
 }
 
+TEST_F(MemoryTest, ResidentPagesAreFoundAndCounted) {
+  constexpr bytes length = 3_MiB;  // more than are looked at in one call
+  const auto mapped = map(length);
+  ASSERT_TRUE(mapped);
+  char* start = static_cast<char*>(*mapped);
+  const auto expect = [&](bytes untouched, std::size_t pages) {
+    const auto found = look_for_residents(start, length);
+    ASSERT_TRUE(found);
+    EXPECT_EQ(found->untouched, untouched);
+    EXPECT_EQ(found->resident, bytes{pages * page_size});
+  };
+  expect(length, 0);
+  start[length.count - 1] = 1;
+  expect(length - bytes{page_size}, 1);
+  start[(2_MiB).count] = 1;
+  expect(2_MiB, 2);
+  start[5] = 1;
+  expect({}, 3);
+  ASSERT_TRUE(discard(start, 1_MiB));
+  expect(2_MiB, 2);
+  fault::arm(call::residency, 1, EAGAIN);
+  EXPECT_EQ(look_for_residents(start, length).error(), error_from(EAGAIN));
+  unmap(start, length);
+  EXPECT_EQ(look_for_residents(start, length).error(), error_from(ENOMEM)) << "what is not mapped";
+}
+
 TEST_F(MemoryTest, InjectedFailuresAreErrorsAndLeakNothing) {
   mapped_pages();
   const std::uint64_t before = mapped_pages();

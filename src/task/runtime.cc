@@ -124,6 +124,7 @@ result<std::unique_ptr<runtime>> runtime::create(std::string_view name, options 
         show({component, "blocking_threads", made.shared.helpers->helpers()});
         show({component, "blocking_threads_idle", made.shared.helpers->idle_helpers()});
         show({component, "tasks_started", made.shared.started()});
+        show({component, "stack_high_water_bytes", made.shared.stacks->high_water_seen().count});
       });
   return whole;
 }
@@ -218,6 +219,7 @@ unsigned runtime::current_worker() {
   return here->number();
 }
 
+bytes runtime::stack_high_water() { return state_->shared.stacks->high_water(); }
 std::size_t runtime::tasks() const { return state_->shared.live(); }
 std::uint64_t runtime::tasks_started() const { return state_->shared.started(); }
 

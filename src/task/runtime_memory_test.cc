@@ -5,9 +5,11 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <filesystem>
 #include <iterator>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <string>
 #include <thread>
@@ -20,9 +22,11 @@
 #include <larder/sync.h>
 
 #include "base/sanitizers.h"
+#include "cache/keeper.h"
 #include "os/cpu.h"
 #include "os/cpu_sequence.h"
 #include "os/fault.h"
+#include "os/memory.h"
 #include "tests/support/eventually.h"
 #include "tests/support/keeper_at_rest.h"
 #include "tests/support/one_cpu.h"
@@ -356,6 +360,59 @@ TEST_P(RuntimeMemoryTest, SpawnThatFailsHalfWayGivesTheStackBack) {
   }
   EXPECT_EQ(stack_figure("objects_out"), 0U);
   runtime_->run([] {});
+}
+
+// KF-40: reserved stacks stay built, and keep a page each while nobody uses them.
+TEST_P(RuntimeMemoryTest, ReservedStacksThatAreIdleGiveTheirPagesBack) {
+  const tests::keeper_at_rest at_rest;
+  start({.stack_size = 128_KiB, .stacks_reserved = 20});
+  constexpr std::size_t depth = 60 << 10;
+  std::mutex guard;
+  std::vector<std::byte*> low;  // guarded by guard
+  gate held;
+  const auto run_deep = [&] {
+    for (int i = 0; i < 20; ++i) {
+      runtime_->spawn_detached([&] {
+        auto* room = static_cast<std::byte*>(__builtin_alloca(depth));
+        for (std::size_t at = 0; at < depth; at += page_size / 2) static_cast<volatile std::byte*>(room)[at] = {};
+        {
+          const std::lock_guard<std::mutex> locked(guard);
+          low.push_back(room);
+        }
+        held.wait();
+      });
+    }
+    ASSERT_TRUE(tests::eventually([&] {
+      const std::lock_guard<std::mutex> locked(guard);
+      return low.size() == 20;
+    }));
+  };
+  const auto resident = [&] {
+    std::size_t count = 0;
+    for (std::byte* each : low) {
+      auto* page = reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(each) & ~(page_size - 1));
+      const auto found = os::look_for_residents(page, {page_size});
+      if (found && found->resident != bytes{0}) ++count;
+    }
+    return count;
+  };
+  run_deep();
+  EXPECT_EQ(resident(), 20U);
+  EXPECT_GE(runtime_->stack_high_water(), bytes{depth});
+  EXPECT_LE(runtime_->stack_high_water(), bytes{depth} + 24_KiB);
+  EXPECT_EQ(tests::stat_value("runtime/tested", "stack_high_water_bytes"), runtime_->stack_high_water().count);
+  let_all_go(held);
+  const std::uint64_t constructed = stack_figure("constructed");
+  const bytes used = budget_.used();
+  for (int round = 0; round < 4; ++round) cache::keeper::of_process().round();
+  EXPECT_EQ(resident(), 0U);
+  EXPECT_GE(stack_figure("scratch_given_back_bytes"), 20 * depth);
+  EXPECT_GE(budget_.used() + 64_KiB, used) << "what is reserved stays charged";
+  low.clear();
+  run_deep();
+  EXPECT_EQ(resident(), 20U);
+  EXPECT_EQ(stack_figure("constructed"), constructed);
+  runtime_.reset();
 }
 
 }  // namespace

@@ -200,8 +200,8 @@ class cache_scenario : public scenario {
     std::uint32_t state;
     std::uint32_t owners;
   };
-  explicit cache_scenario(std::size_t limit, std::size_t size = 64, std::size_t reservation = 0)
-      : cache("scheduled", options_for(limit, size, reservation)) {}
+  explicit cache_scenario(std::size_t limit, std::size_t size = 64, std::size_t reservation = 0, bool scratch = false)
+      : cache("scheduled", options_for(limit, size, reservation, scratch)) {}
   // Everything that a constructor leaves out.
   virtual void check() {}
 
@@ -234,13 +234,17 @@ class cache_scenario : public scenario {
  private:
   static constexpr std::uint32_t constructed = 0xc0ffee;
 
-  raw_cache::options options_for(std::size_t limit, std::size_t size, std::size_t reservation) {
+  raw_cache::options options_for(std::size_t limit, std::size_t size, std::size_t reservation, bool scratch) {
     renew_keeper();
     raw_cache::options chosen;
     chosen.size = size;
     chosen.limit = limit;
     chosen.reservation = reservation;
     chosen.budget = &budget;
+    if (scratch) {
+      chosen.alignment = page_size;
+      chosen.scratch = {.offset = page_size, .length = size - page_size};
+    }
     chosen.context = this;
     chosen.construct = [](void* made, void* self) -> result<void> {
       auto* fresh = static_cast<object*>(made);
@@ -364,6 +368,55 @@ TEST(ObjectCacheSchedTest, AnIdleCacheComesToRestAndAnUsedOneStaysAwake) { expec
 
 TEST(ObjectCacheSchedTest, ACacheAtRestWithOpenArraysIsCaught) {
   EXPECT_TRUE(mutant_is_killed<rested>(base::mutant::rest_without_closing, search(in_sequences)));
+}
+
+// What a user writes below its record stays as long as it has the object, whoever gives free objects' pages back.
+class scratched : public cache_scenario {
+ public:
+  scratched() : cache_scenario(3, 2 * page_size, 0, true) {
+    std::array<object*, 3> all{};
+    for (object*& each : all) {
+      each = get();
+      scratch_of(each) = 1;
+    }
+    mine_ = all[0];
+    put(all[1]);
+    put(all[2]);
+    thread(
+        "user", [this] { use_scratch(); }, 0);
+    thread(
+        "neighbour", [this] { use_scratch(); }, 1);
+    thread(
+        "keeper",
+        [this] {
+          keep();
+          cache.trim();
+        },
+        2);
+  }
+  void audit() override {
+    require(scratch_of(mine_) == 1, "the scratch of an object that was out all the time is gone");
+    put(mine_);
+    cache_scenario::audit();
+  }
+
+ private:
+  static base::atomic<std::uint64_t>& scratch_of(object* of) {
+    return *reinterpret_cast<base::atomic<std::uint64_t>*>(reinterpret_cast<char*>(of) + page_size);
+  }
+  void use_scratch() {
+    object* mine = get();
+    scratch_of(mine) = 2;
+    require(scratch_of(mine) == 2, "scratch is given back while its object is out");
+    put(mine);
+  }
+  object* mine_ = nullptr;
+};
+
+TEST(ObjectCacheSchedTest, ScratchStaysWhileItsObjectIsOut) { expect_no_failure<scratched>(); }
+
+TEST(ObjectCacheSchedTest, ScratchOfAnybodyGivenBackIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<scratched>(base::mutant::scratch_of_anybody, {.system = in_sequences}));
 }
 
 // An array has room for one object of this size: what one CPU puts and another gets passes through the depot.
