@@ -148,14 +148,18 @@ void announce(const serve_options& chosen, const service& running, const std::ve
   say("stop with Ctrl-C");
 }
 
-// Shows the status every second until a signal says to stop.
-void watch(const service& running) {
+// Shows the status every second until a signal says to stop, and the tasks when one asks for them.
+void watch(service& running) {
   const bool terminal = os::output_is_terminal();
   status line(running.now(), os::now());
   time_point next = os::now() + status_period;
   for (;;) {
     const int signal = os::await_signal(next);
     if (os::asks_to_stop(signal)) break;
+    if (os::asks_for_report(signal)) {
+      if (terminal) std::fputc('\n', stdout);
+      say(running.tasks().report());
+    }
     const time_point now = os::now();
     if (terminal) {
       // Back to the line's start, and clear what the last one left.

@@ -145,6 +145,7 @@ void service::listen(os::descriptor listener) {
 }
 
 void service::accept_from(int listener) {
+  this_task::set_name("listener");
   while (!stopping_) {
     const auto accepted = io::accept(listener);
     if (accepted) {

@@ -2,6 +2,7 @@
 #include "server/shard.h"
 
 #include "base/check.h"
+#include "os/waiting.h"
 #include "server/service.h"
 
 namespace larder::server {
@@ -40,6 +41,7 @@ void shard::turn_away() {
 }
 
 void shard::keep_door() {
+  this_task::set_name("door");
   os::parker& self = os::parker::current();
   door_ = &self;
   bool told_to_stop = false;
@@ -63,6 +65,7 @@ void shard::keep_door() {
       for_each_connection(&nbd::connection::cut);
     }
     if (stopping_ && connections_.empty() && arrivals_.empty()) break;
+    const os::waiting noted(self, {.kind = "connections"});
     self.park();
   }
   door_ = nullptr;
@@ -84,6 +87,7 @@ void shard::submit(work_item& item) {
 }
 
 void shard::work() {
+  this_task::set_name("requests");
   while (work_item* next = waiting_.pop_front()) next->run(*next);
   --tasks_;
 }

@@ -3,9 +3,11 @@
 
 #include <chrono>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <new>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -20,6 +22,7 @@ namespace larder {
 class runtime;
 
 class task_group;
+struct task_state;
 
 namespace task_layer {
 struct completion;  // what a task and its handle share
@@ -152,6 +155,14 @@ class LARDER_API runtime {
   std::size_t tasks() const;
   std::uint64_t tasks_started() const;
 
+  // Shows every task that exists, in no order: its name, where it is, what it waits for (task_report.h). Any thread.
+  // Tasks go on meanwhile: each is shown as it was at some moment of the call. Starts of tasks that need a new stack
+  // may wait for it, some hundred ns for each task. Throws std::bad_alloc, and what `show` throws.
+  void for_each_task(const std::function<void(const task_state&)>& show) const;
+  // The same as text, for people: tasks and threads that wait for each other in a circle come first, then who waits,
+  // the longest first, then who does not. Of each kind, `tasks_max` are listed and the others counted.
+  std::string report(std::size_t tasks_max = 1000) const;
+
   static constexpr std::size_t closure_size_max = 1024;
 
  private:
@@ -201,6 +212,12 @@ LARDER_API void yield();
 // Parks the task or sleeps the thread. Can be cancelled.
 LARDER_API void sleep_until(time_point wake);
 inline void sleep_for(std::chrono::nanoseconds duration) { sleep_until(std::chrono::steady_clock::now() + duration); }
+
+// What reports call the calling task, until it ends: `text` is copied, up to its 31st byte. "task" before. Nothing on a
+// plain thread.
+LARDER_API void set_name(std::string_view text);
+// Valid until the next set_name. Empty on a plain thread.
+LARDER_API std::string_view name();
 
 // Whether the calling task was ever asked to stop; false on a plain thread.
 LARDER_API bool cancel_requested();

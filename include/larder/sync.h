@@ -8,6 +8,11 @@
 #include <larder/units.h>
 #include <larder/wait_queue.h>
 
+namespace larder::os {
+class parker;
+struct wait_subject;
+}  // namespace larder::os
+
 namespace larder {
 
 // A mutual exclusion that parks the task that must wait, and not its worker; a thread that must wait sleeps. First
@@ -29,10 +34,11 @@ class LARDER_API mutex {
 
  private:
   bool lock_until(time_point deadline, bool can_be_cancelled);
+  static void look(const void* object, os::wait_subject& into);
 
   sync::short_lock guard_;
-  bool locked_ = false;         // guarded by guard_
-  sync::waiter_queue waiting_;  // guarded by guard_
+  os::parker* holder_ = nullptr;  // guarded by guard_: who locked it, or was handed it; null if it is free
+  sync::waiter_queue waiting_;    // guarded by guard_
 };
 
 // Held by one writer, or by any number of readers. First come, first served between both: a reader that comes while a
@@ -65,14 +71,15 @@ class LARDER_API shared_mutex {
 
  private:
   bool enter(bool as_writer, time_point deadline, bool can_be_cancelled);
-  bool has_room_for(bool writer) const { return !written_ && (!writer || readers_ == 0); }
-  void admit(bool writer);
+  bool has_room_for(bool writer) const { return writer_ == nullptr && (!writer || readers_ == 0); }
+  void admit(os::parker* writer);
   void admit_waiting();
+  static void look(const void* object, os::wait_subject& into);
 
   sync::short_lock guard_;
-  bool written_ = false;        // guarded by guard_: a writer holds it
-  std::size_t readers_ = 0;     // guarded by guard_: that hold it
-  sync::waiter_queue waiting_;  // guarded by guard_; the first has no room
+  os::parker* writer_ = nullptr;  // guarded by guard_: that holds it
+  std::size_t readers_ = 0;       // guarded by guard_: that hold it
+  sync::waiter_queue waiting_;    // guarded by guard_; the first has no room
 };
 
 // A condition variable for tasks and threads. Wake-ups happen for a reason: `wait` returns only after a notification,

@@ -9,14 +9,12 @@
 namespace larder::base {
 namespace {
 
-constexpr int ranks = static_cast<int>(lock_rank::budget) + 1;
-
 // How many locks of each rank this thread holds. Locks of one rank are never nested, so each is 0 or 1.
 int* locks_held() {
 #ifdef LARDER_SCHEDULED
   return schedule::locks_held();
 #else
-  thread_local int held[ranks];
+  thread_local int held[lock_ranks];
   return held;
 #endif
 }
@@ -26,7 +24,7 @@ int* locks_held() {
 void note_locked(lock_rank rank) {
   int* held = locks_held();
   const int mine = static_cast<int>(rank);
-  for (int other = mine; other < ranks; ++other) {
+  for (int other = mine; other < lock_ranks; ++other) {
     LARDER_CHECK(held[other] == 0, "lock order: rank %d taken while rank %d is held", mine, other);
   }
   ++held[mine];
@@ -41,7 +39,7 @@ void note_unlocked(lock_rank rank) {
 
 void check_no_lock_held(const char* doing) {
   const int* held = locks_held();
-  for (int rank = 0; rank < ranks; ++rank) {
+  for (int rank = 0; rank < lock_ranks; ++rank) {
     LARDER_CHECK(held[rank] == 0, "%s while a lock of rank %d is held", doing, rank);
   }
 }

@@ -10,6 +10,7 @@ namespace larder::base {
 enum class lock_rank : std::uint8_t {
   registry,          // the registry of components: held while each reports its figures
   server,            // the program's own lists
+  task_report,       // a report of tasks: one at a time
   helper_pool,       // a runtime's threads for blocking calls
   page_file,         // a cached file's error state
   page_eviction,     // a page cache's eviction queue and free frames
@@ -26,6 +27,7 @@ enum class lock_rank : std::uint8_t {
   keeper,            // the keeper's list of caches
   budget,            // a budget tree's tickets and reclaimers: innermost, so that anyone may charge and release
 };
+inline constexpr int lock_ranks = static_cast<int>(lock_rank::budget) + 1;
 
 // Debug builds die on a lock taken out of order; release builds do nothing.
 #ifdef LARDER_DEBUG_CHECKS

@@ -62,6 +62,8 @@ enum class mutant : std::uint8_t {
   failure_told_to_one,     // helper pool: who cannot start the only thread forgets the calls that wait for it
   visited_removed,         // guard reclaimers: one is removed while somebody is inside it
   close_tells_one,         // channel: close wakes only the first of who waits to send
+  note_keeps_version,      // wait note: clearing it makes no new version
+  note_ignores_reader,     // wait note: clearing it does not wait for who looks at the object
 };
 
 #ifdef LARDER_SCHEDULED

@@ -17,6 +17,7 @@
 #include "base/check.h"
 #include "base/mutant.h"
 #include "budget/tree.h"
+#include "os/waiting.h"
 
 namespace larder {
 
@@ -131,8 +132,14 @@ void memory_budget::release(bytes amount) {
 result<void> memory_budget::charge(bytes amount, time_point deadline) {
   budget_ticket ticket(*this, amount);
   if (const auto begun = ticket.begin(); !begun) return begun;
+  const auto look = [](const void* object, os::wait_subject& into) {
+    into.set_name(static_cast<const memory_budget*>(object)->name());
+  };
+  os::parker& self = os::parker::current();
+  time_point since{};
   while (!ticket.granted(deadline)) {
-    if (os::parker::current().park_until(deadline)) continue;
+    const os::waiting noted(self, {.kind = "memory", .object = this, .look = look, .deadline = deadline}, since);
+    if (self.park_until(deadline)) continue;
     if (ticket.granted(deadline)) break;
     return error_from(ETIMEDOUT);
   }

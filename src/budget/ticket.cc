@@ -18,6 +18,7 @@
 #include "base/mutant.h"
 #include "budget/tree.h"
 #include "os/clock.h"
+#include "os/waiting.h"
 
 namespace larder {
 namespace {
@@ -272,10 +273,15 @@ void memory_budget::remove_reclaimer(reclaimer& source) {
   budget::reclaimer_entry* entry = tree.entries.front();
   while (entry != nullptr && entry->source != &source) entry = tree.entries.after(*entry);
   LARDER_CHECK(entry != nullptr, "budget \"%s\": remove_reclaimer of one that is not registered", name().c_str());
+  os::parker& self = os::parker::current();
+  time_point since{};
   while (entry->busy) {
-    entry->remover = &os::parker::current();
+    entry->remover = &self;
     locked.unlock();
-    os::parker::current().park();
+    {
+      const os::waiting noted(self, {.kind = "end of a reclaimer", .object = &source}, since);
+      self.park();
+    }
     locked.lock();
   }
   base::intrusive_list<budget::reclaimer_entry>::remove(*entry);

@@ -29,6 +29,7 @@ class counting_parker final : public os::parker {
   void park() override {}
   bool park_until(time_point) override { return false; }
   void unpark() override { ++unparks; }
+  bool is_parked() const override { return false; }
   int unparks = 0;
 };
 

@@ -17,6 +17,7 @@
 #include "base/check.h"
 #include "budget/ticket.h"
 #include "cache/cache_state.h"
+#include "os/waiting.h"
 
 namespace larder {
 namespace {
@@ -84,11 +85,19 @@ class raw_cache::state::queue_place {
     }
     return std::exchange(me_.handed, nullptr);
   }
-  bool park_until(time_point deadline) { return me_.owner.park_until(deadline); }
+  bool park_until(time_point deadline) {
+    const auto look = [](const void* object, os::wait_subject& into) {
+      into.set_name(static_cast<const state*>(object)->name);
+    };
+    const os::waiting noted(me_.owner, {.kind = "object", .object = &cache_, .look = look, .deadline = deadline},
+                            since_);
+    return me_.owner.park_until(deadline);
+  }
 
  private:
   state& cache_;
   getter me_;
+  time_point since_{};
 };
 
 result<void*> raw_cache::state::wait(time_point deadline) {

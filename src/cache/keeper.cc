@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "os/clock.h"
 #include "os/fork.h"
+#include "os/waiting.h"
 
 namespace larder::cache {
 namespace {
@@ -59,10 +60,15 @@ void keeper::add(kept& one) {
 
 void keeper::remove(kept& one) {
   base::unique_lock locked(guard_);
+  os::parker& self = os::parker::current();
+  time_point since{};
   while (one.busy_) {
-    one.remover_ = &os::parker::current();
+    one.remover_ = &self;
     locked.unlock();
-    os::parker::current().park();
+    {
+      const os::waiting noted(self, {.kind = "keeper", .object = &one}, since);
+      self.park();
+    }
     locked.lock();
   }
   base::intrusive_list<kept>::remove(one);

@@ -10,7 +10,7 @@
 #include <larder/lazy.h>
 
 #include "base/check.h"
-#include "os/parker.h"
+#include "os/waiting.h"
 
 namespace larder::detail {
 namespace {
@@ -20,7 +20,11 @@ class event {
  public:
   void wait() {
     // Acquire: the partner of the release in `set`, so that what the coroutine did is seen after this.
-    while (!happened_.load(std::memory_order_acquire)) waiter_.park();
+    time_point since{};
+    while (!happened_.load(std::memory_order_acquire)) {
+      const os::waiting noted(waiter_, {.kind = "lazy"}, since);
+      waiter_.park();
+    }
   }
   // Never inlined into a coroutine, so that no compiler keeps a part of it in the frame: that may be gone after the
   // store.

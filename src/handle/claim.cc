@@ -4,6 +4,7 @@
 // table_state.cc).
 #include "base/mutant.h"
 #include "handle/table_state.h"
+#include "os/waiting.h"
 
 namespace larder {
 
@@ -131,7 +132,13 @@ void raw_handle_table::state::await_unpin(const entry& claimed) {
     self.next = waiters;
     waiters = &self;
   }
-  while (pins_of(claimed.word.load()) != 0) self.owner.park();
+  {
+    const auto look = [](const void* object, os::wait_subject& into) {
+      into.set_name(static_cast<const state*>(object)->name);
+    };
+    const os::waiting noted(self.owner, {.kind = "unpin of a handle", .object = this, .look = look});
+    while (pins_of(claimed.word.load()) != 0) self.owner.park();
+  }
   const base::lock locked(guard);
   waiter** at = &waiters;
   while (*at != &self) at = &(*at)->next;

@@ -6,6 +6,7 @@
 #include <larder/units.h>
 
 #include "os/cancellation.h"
+#include "os/wait_note.h"
 
 namespace larder::os {
 
@@ -32,6 +33,12 @@ class parker {
   virtual bool park_until(time_point deadline) = 0;
   // Any thread, also before the park that it is meant for. Takes no ranked lock.
   virtual void unpark() = 0;
+
+  // Whether its owner sleeps in a park, and nobody has unparked it. Any thread.
+  virtual bool is_parked() const = 0;
+
+  // What its owner waits for (waiting.h).
+  wait_note note;
 
   // True while its owner runs a reclaimer: then a wait for memory is a programming error (KF-57). Owner only.
   bool reclaiming = false;

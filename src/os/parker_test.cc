@@ -177,6 +177,7 @@ class counting_parker final : public parker {
   void park() override { ++parks; }
   bool park_until(time_point) override { return ++parks != 0; }
   void unpark() override { ++unparks; }
+  bool is_parked() const override { return false; }
   int parks = 0;
   int unparks = 0;
 };

@@ -15,7 +15,7 @@ namespace {
 sigset_t held_signals() {
   sigset_t set;
   ::sigemptyset(&set);
-  for (const int number : {SIGINT, SIGTERM, SIGUSR1}) ::sigaddset(&set, number);
+  for (const int number : {SIGINT, SIGTERM, SIGUSR1, SIGUSR2}) ::sigaddset(&set, number);
   return set;
 }
 
@@ -28,6 +28,7 @@ void hold_signals() {
 }
 
 bool asks_to_stop(int signal) { return signal == SIGINT || signal == SIGTERM; }
+bool asks_for_report(int signal) { return signal == SIGUSR2; }
 
 void release_signals() {
   const sigset_t set = held_signals();

@@ -22,7 +22,7 @@ int await_in_turn() {
   hold_signals();
   if (::raise(SIGPIPE) != 0) return 1;
   if (await_signal(now() + 10ms) != 0) return 2;
-  for (const int number : {SIGINT, SIGTERM, SIGUSR1}) {
+  for (const int number : {SIGINT, SIGTERM, SIGUSR1, SIGUSR2}) {
     ::kill(::getpid(), number);
     if (await_signal(now() + 10s) != number) return 3;
   }

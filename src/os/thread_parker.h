@@ -15,6 +15,8 @@ class thread_parker final : public parker {
   void park() override { park_until(no_deadline); }
   bool park_until(time_point deadline) override;
   void unpark() override;
+  // Acquire: what is looked at next is not older.
+  bool is_parked() const override { return word_.load(base::memory_order_acquire) == asleep; }
 
   thread_parker* next_unused = nullptr;  // guarded by the pool's mutex (parker.cc)
 

@@ -14,6 +14,7 @@
 // subtracts, then looks for waiters (both sequentially consistent).
 #include "base/check.h"
 #include "budget/ticket.h"
+#include "os/waiting.h"
 #include "page/cache_core.h"
 
 namespace larder::page {
@@ -36,12 +37,14 @@ result<pin_admission> cache_core::admit(std::uint32_t pages_min, std::uint32_t p
   }
   // Release: who sees it counted finds it in the queue. Partner: stats.
   admission_waits_.fetch_add(1, base::memory_order_release);
+  time_point since{};
   while (!is_front(self)) {
+    const os::waiting noted(*self.owner, waits_for_pages(deadline), since);
     if (self.owner->park_until(deadline)) continue;
     leave_admissions(self);
     return error_from(ETIMEDOUT);
   }
-  const auto given = wait_at_front(pages_min, pages_max, deadline);
+  const auto given = wait_at_front(pages_min, pages_max, deadline, since);
   leave_admissions(self);
   if (!given) return given.error();
   return pin_admission(*this, *given);
@@ -83,7 +86,16 @@ std::uint32_t cache_core::grow_for(std::uint32_t pages_min, std::uint32_t pages_
   }
 }
 
-result<std::uint32_t> cache_core::wait_at_front(std::uint32_t pages_min, std::uint32_t pages_max, time_point deadline) {
+os::wait_contents cache_core::waits_for_pages(time_point deadline) const {
+  const auto look = [](const void* object, os::wait_subject& into) {
+    into.set_name(static_cast<const cache_core*>(object)->name_);
+  };
+  return {.kind = "pages", .object = this, .look = look, .deadline = deadline};
+}
+
+result<std::uint32_t> cache_core::wait_at_front(std::uint32_t pages_min, std::uint32_t pages_max, time_point deadline,
+                                                time_point& since) {
+  os::parker& self = os::parker::current();
   for (;;) {
     if (const std::uint32_t given = take_credits(pages_min, pages_max); given != 0) return given;
     const bytes cost = cost_of_growing(pages_min);
@@ -99,7 +111,8 @@ result<std::uint32_t> cache_core::wait_at_front(std::uint32_t pages_min, std::ui
         break;
       }
       if (!in_time) return error_from(ETIMEDOUT);
-      in_time = os::parker::current().park_until(deadline);
+      const os::waiting noted(self, waits_for_pages(deadline), since);
+      in_time = self.park_until(deadline);
       if (!may_grow && in_time) break;
     }
   }

@@ -95,7 +95,9 @@ class cache_core final : public reclaimer {
 
   std::uint32_t take_credits(std::uint32_t pages_min, std::uint32_t pages_max);
   std::uint32_t grow_for(std::uint32_t pages_min, std::uint32_t pages_max);
-  result<std::uint32_t> wait_at_front(std::uint32_t pages_min, std::uint32_t pages_max, time_point deadline);
+  result<std::uint32_t> wait_at_front(std::uint32_t pages_min, std::uint32_t pages_max, time_point deadline,
+                                      time_point& since);
+  os::wait_contents waits_for_pages(time_point deadline) const;
   void grow_with(bytes charged);
   bytes cost_of_growing(std::uint32_t pages) const;
   bool is_front(const admission_waiter& self) const;

@@ -24,6 +24,7 @@
 // when it finds nothing, it asks to be called again at the next of those events (KF-46, KF-49).
 #include "base/check.h"
 #include "os/memory.h"
+#include "os/waiting.h"
 #include "page/cache_core.h"
 
 namespace larder::page {
@@ -104,6 +105,7 @@ result<frame*> cache_core::obtain_frame() {
   frame_waiter self;
   std::error_code error;  // of a write-back: from then on, pages that cannot be written are passed over
   frame* obtained = nullptr;
+  time_point since{};
   while (obtained == nullptr) {
     frame* grown = nullptr;
     scan_result found;
@@ -123,7 +125,8 @@ result<frame*> cache_core::obtain_frame() {
     if (error) break;
     if (enter_frame_waiters(self)) continue;
     frame_waits_.fetch_add(1, base::memory_order_relaxed);
-    os::parker::current().park();
+    const os::waiting noted(*self.owner, waits_for_pages(no_deadline), since);
+    self.owner->park();
   }
   leave_frame_waiters(self);
   if (obtained == nullptr) return error;

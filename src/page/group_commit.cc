@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "page/group_commit.h"
 
+#include "os/waiting.h"
+
 namespace larder::page {
 
 result<void> group_commit::run(const std::function<result<void>()>& action) {
   waiter self;
   self.owner = &os::parker::current();
   base::unique_lock locked(guard_);
+  time_point since{};
   const std::uint64_t needed = begun_ + 1;
   while (ended_ < needed) {
     if (!running_) {
@@ -23,7 +26,10 @@ result<void> group_commit::run(const std::function<result<void>()>& action) {
     }
     if (!self.linked()) waiters_.push_back(self);
     locked.unlock();
-    self.owner->park();
+    {
+      const os::waiting noted(*self.owner, {.kind = "flush", .object = this}, since);
+      self.owner->park();
+    }
     locked.lock();
   }
   if (self.linked()) base::intrusive_list<waiter>::remove(self);

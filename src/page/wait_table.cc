@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "page/wait_table.h"
 
+#include "os/waiting.h"
+
 namespace larder::page {
 
 void wait_table::wait(frame& page, state_word flags) {
@@ -11,9 +13,13 @@ void wait_table::wait(frame& page, state_word flags) {
   base::unique_lock locked(entered.guard);
   if ((page.state.fetch_or(waited) & flags) == 0) return;
   entered.waiters.push_back(self);
+  time_point since{};
   do {
     locked.unlock();
-    self.owner->park();
+    {
+      const os::waiting noted(*self.owner, {.kind = "page", .object = &page}, since);
+      self.owner->park();
+    }
     locked.lock();
   } while (self.linked());
 }

@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/mutant.h"
+#include "os/waiting.h"
 #include "task/run_queue.h"
 
 namespace larder::task_layer {
@@ -58,6 +59,11 @@ void completion::release() {
   home_->put(this);
 }
 
+void completion::look(const void* object, os::wait_subject& into) {
+  const auto& awaited = *static_cast<const completion*>(object);
+  if (!awaited.ended()) into.holder = awaited.task_;
+}
+
 void completion::wait(bool can_be_cancelled) {
   os::parker& self = os::parker::current();
   const word mine = reinterpret_cast<word>(&self);
@@ -66,6 +72,7 @@ void completion::wait(bool can_be_cancelled) {
     LARDER_CHECK(seen == task_ended, "two wait for the end of one task by one handle");
     return;
   }
+  time_point since{};
   while (!ended()) {
     if (can_be_cancelled && self.must_cancel()) {
       seen = mine;
@@ -74,6 +81,7 @@ void completion::wait(bool can_be_cancelled) {
       }
       return;
     }
+    const os::waiting noted(self, {.kind = "join", .object = this, .look = look}, since);
     self.park();
   }
 }

@@ -48,6 +48,7 @@ struct completion {
   static constexpr word task_ended = 1;
   static constexpr word detached = 2;
 
+  static void look(const void* object, os::wait_subject& into);
   void end_detached() noexcept;
 
   base::atomic<word> word_{running};

@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/mutant.h"
 #include "os/clock.h"
+#include "os/waiting.h"
 
 namespace larder::task_layer {
 
@@ -48,6 +49,7 @@ result<void> helper_pool::call(void (*run)(void*), void* argument) {
     }
   }
   if (start_one) start_for(mine);
+  const os::waiting noted(mine.owner, {.kind = "blocking call"});
   while (!mine.done) mine.owner.park();
   if (mine.error) return mine.error;
   return {};

@@ -14,6 +14,7 @@
 #include "os/file.h"
 #include "os/parker.h"
 #include "os/socket.h"
+#include "os/waiting.h"
 #include "task/worker.h"
 
 namespace larder::io {
@@ -37,10 +38,11 @@ struct awaited : os::ring_operation {
 
 // Prepares an operation and waits for it; its result, or minus an error number.
 template <typename Prepare>
-int await(worker& here, Prepare prepare) {
+int await(worker& here, const char* kind, int file, Prepare prepare) {
   const task_layer::stay_here bound;
   awaited operation;
   prepare(here.ring(), operation);
+  const os::waiting noted(operation.owner, {.kind = kind, .descriptor = file});
   while (!operation.done) operation.owner.park();
   return operation.outcome;
 }
@@ -48,10 +50,11 @@ int await(worker& here, Prepare prepare) {
 // The same, but gives the operation up when the deadline comes or the task is cancelled. Its result if it had one all
 // the same; else minus ECANCELED, or task::cancelled is thrown.
 template <typename Prepare>
-int await_until(worker& here, time_point deadline, Prepare prepare) {
+int await_until(worker& here, const char* kind, int file, time_point deadline, Prepare prepare) {
   const task_layer::stay_here bound;
   awaited operation;
   prepare(here.ring(), operation);
+  const os::waiting noted(operation.owner, {.kind = kind, .descriptor = file, .deadline = deadline});
   bool in_time = true;
   while (!operation.done && in_time && !operation.owner.must_cancel()) in_time = operation.owner.park_until(deadline);
   if (!operation.done) {
@@ -111,7 +114,8 @@ result<int> await_events(int socket, short events, time_point deadline) {
   if (here == nullptr) {
     there = os::wait_for_events(socket, events, deadline);
   } else {
-    there = await_until(*here, deadline, [&](os::ring& ring, os::ring_operation& operation) {
+    const char* kind = events == os::event_readable ? "socket, to read" : "socket, to write";
+    there = await_until(*here, kind, socket, deadline, [&](os::ring& ring, os::ring_operation& operation) {
       ring.poll(socket, static_cast<unsigned>(events), operation);
     });
   }
@@ -129,7 +133,7 @@ result<void> read_vectors(int file, std::span<const iovec> into, std::uint64_t o
   return move_all(
       into, offset,
       [&](std::span<const iovec> some, std::uint64_t at) {
-        return await(*here,
+        return await(*here, "file read", file,
                      [&](os::ring& ring, os::ring_operation& operation) { ring.read(file, some, at, operation); });
       },
       zero_rest);
@@ -141,7 +145,7 @@ result<void> write_vectors(int file, std::span<const iovec> from, std::uint64_t 
   return move_all(
       from, offset,
       [&](std::span<const iovec> some, std::uint64_t at) {
-        return await(*here,
+        return await(*here, "file write", file,
                      [&](os::ring& ring, os::ring_operation& operation) { ring.write(file, some, at, operation); });
       },
       [](std::span<const iovec>, std::size_t) -> result<void> { return error_from(EIO); });
@@ -152,7 +156,7 @@ result<void> zero_range(int file, std::uint64_t offset, std::uint64_t length, bo
   if (here == nullptr) return os::zero_range(file, offset, length, keep_blocks);
   int outcome = 0;
   do {
-    outcome = await(*here, [&](os::ring& ring, os::ring_operation& operation) {
+    outcome = await(*here, "file zeroing", file, [&](os::ring& ring, os::ring_operation& operation) {
       ring.zero_range(file, offset, length, keep_blocks, operation);
     });
   } while (outcome == -EINTR);
@@ -173,8 +177,8 @@ result<void> write(int file, std::span<const std::byte> from, std::uint64_t offs
 result<void> sync(int file) {
   worker* here = worker::current();
   if (here == nullptr) return os::sync_data(file);
-  const int outcome =
-      await(*here, [&](os::ring& ring, os::ring_operation& operation) { ring.sync_data(file, operation); });
+  const int outcome = await(*here, "file sync", file,
+                            [&](os::ring& ring, os::ring_operation& operation) { ring.sync_data(file, operation); });
   if (outcome < 0) return error_from(-outcome);
   return {};
 }

@@ -64,14 +64,11 @@ struct run_queue::observation {
 };
 
 task_block::task_block(std::byte* stack_low) : fiber(stack_low), parker(task_parker::take()) {
-  parker.owner = this;
-  name = "task";
+  name = task_name::unnamed;
+  parker.set_owner(*this);
 }
 
-task_block::~task_block() {
-  parker.owner = nullptr;
-  task_parker::give_back(parker);
-}
+task_block::~task_block() { task_parker::give_back(parker); }
 
 stay_here::stay_here() : staying_(run_queue::current() == nullptr ? nullptr : run_queue::current()->running()) {
   if (staying_ != nullptr) before_ = std::exchange(staying_->bound, true);
@@ -95,7 +92,7 @@ void run_queue::join_group(queue_group& group) {
 
 void run_queue::make_ready(task_block& ready) {
   run_queue* here = this_queue();
-  run_queue& home = *ready.home;
+  run_queue& home = *ready.home();
   if (here == &home || (here != nullptr && !ready.bound && here->group_ != nullptr && here->group_ == home.group_)) {
     here->push(ready);
     return;
@@ -112,7 +109,7 @@ void run_queue::push(task_block& last) {
   }
   if (!overflow_.empty() || !ring_.push(last)) overflow_.push_back(last);
   // A task that is made ready between two others is the next to run. Relaxed: who becomes idle later searches itself.
-  if (group_->idle.load(base::memory_order_relaxed) != 0 && (running_ != nullptr || ring_.size() > 1)) call_searcher();
+  if (group_->idle.load(base::memory_order_relaxed) != 0 && (running() != nullptr || ring_.size() > 1)) call_searcher();
 }
 
 task_block* run_queue::next() {
@@ -135,13 +132,15 @@ void run_queue::wait_for_visitors() {
 }
 
 void run_queue::suspend_current() {
-  running_->yields = false;
-  running_->suspend();
+  task_block& mine = *running();
+  mine.yields = false;
+  mine.suspend();
 }
 
 void run_queue::yield_current() {
-  running_->yields = true;
-  running_->suspend();
+  task_block& mine = *running();
+  mine.yields = true;
+  mine.suspend();
 }
 
 void run_queue::take_inbox() {
@@ -178,11 +177,11 @@ bool run_queue::run_some() {
     task_block* one = next();
     if (one == nullptr) break;
     ran = true;
-    one->home = this;
-    running_ = one;
+    one->home_queue.store(this, base::memory_order_relaxed);
+    running_.store(one, base::memory_order_relaxed);
     os::parker::set_current(&one->parker);
     const departure left = resume(*one);
-    running_ = nullptr;
+    running_.store(nullptr, base::memory_order_relaxed);
     if (left == departure::yielded) {
       push(*one);
     } else if (left == departure::ended) {

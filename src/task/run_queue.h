@@ -16,11 +16,13 @@
 #include "coro/fiber.h"
 #include "task/inbox.h"
 #include "task/stealable_ring.h"
+#include "task/task_name.h"
 #include "task/task_parker.h"
 
 namespace larder::task_layer {
 
 struct completion;
+struct shared_state;
 class run_queue;
 
 // A task: built once with its stack, at the upper end of it.
@@ -29,7 +31,10 @@ struct task_block : coro::fiber, base::list_link<>, base::stack_link {
   ~task_block();
 
   task_parker& parker;
-  run_queue* home = nullptr;                // where it runs, or ran last, or is to run first
+  // Where it runs, or ran last, or is to run first; null before its first use. Relaxed everywhere: whoever acts upon it
+  // has been given the task, and reports only look.
+  base::passive_atomic<run_queue*> home_queue{nullptr};
+  run_queue* home() const { return home_queue.load(base::memory_order_relaxed); }
   bool pinned = false;                      // it stays with its home from its start to its end
   bool bound = false;                       // it stays with its home for now; pinned ones always
   bool yields = false;                      // why it suspended itself: to let others run, else to park
@@ -37,6 +42,9 @@ struct task_block : coro::fiber, base::list_link<>, base::stack_link {
   void* closure = nullptr;
   void (*run)(void*) = nullptr;
   std::byte* top = nullptr;  // of the stack below the closure
+  task_name label;
+  // The runtime that it is a task of, from its start to its end.
+  base::passive_atomic<const shared_state*> lives_in{nullptr};
 };
 
 // While it exists, the calling task comes back to the worker that it is on whenever it is made ready: somebody there
@@ -81,8 +89,8 @@ class run_queue {
   // there, else of its home. Any thread.
   static void make_ready(task_block& ready);
 
-  // The task that runs.
-  task_block* running() const { return running_; }
+  // The task that runs. Any thread may look. Relaxed: it is the owner's, and reports follow it nowhere.
+  task_block* running() const { return running_.load(base::memory_order_relaxed); }
   // Switches from the running task back to the owner, until it is made ready. Its parker says that it parks.
   void suspend_current();
   // Lets the others run before the task that calls.
@@ -134,7 +142,7 @@ class run_queue {
   void stop_searching();
   void call_searcher();
 
-  task_block* running_ = nullptr;
+  base::passive_atomic<task_block*> running_{nullptr};
   base::intrusive_list<task_block> bound_;          // those that stay here; without a group all
   stealable_ring<task_block, ring_capacity> ring_;  // those that others may take,
   base::intrusive_list<task_block> overflow_;       // and what had no room there, later than all of it

@@ -10,7 +10,9 @@
 #include "cache/span.h"
 #include "os/clock.h"
 #include "os/cpu.h"
+#include "os/waiting.h"
 #include "task/completion.h"
+#include "task/task_report.h"
 #include "task/worker.h"
 
 namespace larder {
@@ -166,7 +168,7 @@ runtime::launch runtime::prepare(const start_options& chosen, std::size_t size, 
                         ? here->number()
                         : state_->next_worker++ % static_cast<unsigned>(shared.workers.size());
   }
-  block->home = shared.workers[chosen_worker].get();
+  block->home_queue.store(shared.workers[chosen_worker].get(), base::memory_order_relaxed);
   const auto end = reinterpret_cast<std::uintptr_t>(block) - size;
   auto* place = reinterpret_cast<std::byte*>(end & ~(std::uintptr_t{alignment} - 1));
   block->top = reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(place) & ~std::uintptr_t{15});
@@ -176,6 +178,10 @@ runtime::launch runtime::prepare(const start_options& chosen, std::size_t size, 
 task_layer::completion* runtime::begin(launch prepared, void* closure, void (*body)(void*)) {
   auto& block = *static_cast<task_block*>(prepared.block);
   block.closure = closure;
+  block.name = task_layer::task_name::unnamed;
+  block.label.reset();
+  // Release: a report that sees it sees where the task belongs.
+  block.lives_in.store(&state_->shared, base::memory_order_release);
   block.run = body;
   task_layer::completion* completion = block.completion;
   block.start(
@@ -221,6 +227,15 @@ unsigned runtime::current_worker() {
 
 bytes runtime::stack_high_water() { return state_->shared.stacks->high_water(); }
 std::size_t runtime::tasks() const { return state_->shared.live(); }
+
+void runtime::for_each_task(const std::function<void(const task_state&)>& show) const {
+  task_layer::task_survey(state_->shared, state_->name).for_each(show);
+}
+
+std::string runtime::report(std::size_t tasks_max) const {
+  return task_layer::task_survey(state_->shared, state_->name).report(tasks_max);
+}
+
 std::uint64_t runtime::tasks_started() const { return state_->shared.started(); }
 
 namespace this_task {
@@ -239,11 +254,26 @@ void yield() {
 
 void sleep_until(time_point wake) {
   os::parker& self = os::parker::current();
+  time_point since{};
   // A token left from an earlier wait ends a park early.
   while (os::now() < wake) {
     task_layer::heed_cancellation(self);
+    const os::waiting noted(self, {.kind = "sleep", .deadline = wake}, since);
     self.park_until(wake);
   }
+}
+
+void set_name(std::string_view text) {
+  const worker* here = worker::current();
+  if (here == nullptr) return;
+  task_block& mine = *here->running();
+  mine.label.set(text);
+  mine.name = mine.label.text();
+}
+
+std::string_view name() {
+  const worker* here = worker::current();
+  return here == nullptr ? std::string_view() : here->running()->label.text();
 }
 
 bool cancel_requested() {

@@ -12,7 +12,7 @@ namespace larder {
 
 using base::is_mutant;
 
-mutex::~mutex() { LARDER_CHECK(!locked_, "a mutex is destroyed while it is locked"); }
+mutex::~mutex() { LARDER_CHECK(holder_ == nullptr, "a mutex is destroyed while it is locked"); }
 
 void mutex::lock() { lock_until(no_deadline, false); }
 
@@ -23,23 +23,30 @@ bool mutex::try_lock_until(time_point deadline) { return lock_until(deadline, tr
 bool mutex::lock_until(time_point deadline, bool can_be_cancelled) {
   sync::guard_set guards(guard_);
   std::unique_lock held(guards);
-  if (!locked_) {
-    locked_ = true;
+  if (holder_ == nullptr) {
+    holder_ = &os::parker::current();
     return true;
   }
   if (sync::has_passed(deadline)) return false;
   sync::wait_place place;
-  sync::waiter self({"mutex", this, can_be_cancelled});
+  sync::waiter self({"mutex", this, can_be_cancelled, look});
   self.enter(place, waiting_);
   return sync::wait_until_told(held, self, deadline);  // told means: handed over, still locked
 }
 
 void mutex::unlock() {
   const std::lock_guard guarded(guard_);
-  LARDER_CHECK(locked_, "unlock of a mutex that is not locked");
+  LARDER_CHECK(holder_ != nullptr, "unlock of a mutex that is not locked");
   sync::wait_place* next = sync::tell_first(waiting_);
-  if (next == nullptr || is_mutant(base::mutant::handed_over_unlocked)) locked_ = false;
+  const bool free = next == nullptr || is_mutant(base::mutant::handed_over_unlocked);
+  holder_ = free ? nullptr : &next->who->owner;
   if (next != nullptr) wake(*next);
+}
+
+void mutex::look(const void* object, os::wait_subject& into) {
+  auto& asked = *static_cast<mutex*>(const_cast<void*>(object));
+  const std::lock_guard guarded(asked.guard_);
+  into.holder = asked.holder_;
 }
 
 namespace {
@@ -51,7 +58,7 @@ struct place_of_shared : sync::wait_place {
 }  // namespace
 
 shared_mutex::~shared_mutex() {
-  LARDER_CHECK(!written_ && readers_ == 0, "a shared_mutex is destroyed while it is locked");
+  LARDER_CHECK(writer_ == nullptr && readers_ == 0, "a shared_mutex is destroyed while it is locked");
 }
 
 void shared_mutex::lock() { enter(true, no_deadline, false); }
@@ -65,13 +72,13 @@ bool shared_mutex::enter(bool as_writer, time_point deadline, bool can_be_cancel
   sync::guard_set guards(guard_);
   std::unique_lock held(guards);
   if (waiting_.first == nullptr && has_room_for(as_writer)) {
-    admit(as_writer);
+    admit(as_writer ? &os::parker::current() : nullptr);
     return true;
   }
   if (sync::has_passed(deadline)) return false;
   place_of_shared place;
   place.writer = as_writer;
-  sync::waiter self({as_writer ? "shared_mutex" : "shared_mutex, shared", this, can_be_cancelled});
+  sync::waiter self({as_writer ? "shared_mutex" : "shared_mutex for reading", this, can_be_cancelled, look});
   self.enter(place, waiting_);
   // If it leaves untold, who stood behind it may have room. Still under the guard.
   const sync::at_exit look_again([this] {
@@ -80,9 +87,10 @@ bool shared_mutex::enter(bool as_writer, time_point deadline, bool can_be_cancel
   return sync::wait_until_told(held, self, deadline);
 }
 
-void shared_mutex::admit(bool writer) {
-  if (writer) {
-    written_ = true;
+// Null admits a reader.
+void shared_mutex::admit(os::parker* writer) {
+  if (writer != nullptr) {
+    writer_ = writer;
   } else {
     ++readers_;
   }
@@ -92,16 +100,23 @@ void shared_mutex::admit_waiting() {
   while (waiting_.first != nullptr) {
     const bool writer = static_cast<place_of_shared*>(waiting_.first)->writer;
     if (!has_room_for(writer) && !is_mutant(base::mutant::writer_joins_readers)) return;
-    admit(writer);
+    admit(writer ? &waiting_.first->who->owner : nullptr);
     wake(*sync::tell_first(waiting_));
   }
 }
 
 void shared_mutex::unlock() {
   const std::lock_guard guarded(guard_);
-  LARDER_CHECK(written_, "unlock of a shared_mutex that no writer holds");
-  written_ = false;
+  LARDER_CHECK(writer_ != nullptr, "unlock of a shared_mutex that no writer holds");
+  writer_ = nullptr;
   admit_waiting();
+}
+
+// Who reads is only counted.
+void shared_mutex::look(const void* object, os::wait_subject& into) {
+  auto& asked = *static_cast<shared_mutex*>(const_cast<void*>(object));
+  const std::lock_guard guarded(asked.guard_);
+  into.holder = asked.writer_;
 }
 
 void shared_mutex::unlock_shared() {

@@ -51,11 +51,25 @@ task_parker& task_parker::take() {
   return *made;
 }
 
+void task_parker::set_owner(task_block& whole) {
+  const std::lock_guard<std::mutex> locked(the_pool().guard);
+  owner = &whole;
+}
+
 void task_parker::give_back(task_parker& unused) {
   parker_pool& pool = the_pool();
   const std::lock_guard<std::mutex> locked(pool.guard);
+  unused.owner = nullptr;
   unused.next_unused_ = pool.unused;
   pool.unused = &unused;
+}
+
+void task_parker::for_each_owned(const std::function<void(task_parker&)>& show) {
+  parker_pool& pool = the_pool();
+  const std::lock_guard<std::mutex> locked(pool.guard);
+  for (task_parker* each = pool.made; each != nullptr; each = each->next_made_) {
+    if (each->owner != nullptr) show(*each);
+  }
 }
 
 void task_parker::park() { park_until(no_deadline); }
@@ -74,11 +88,11 @@ bool task_parker::park_until(time_point wake) {
     if (base::is_mutant(base::mutant::park_before_switch)) {
       if (say_parked()) base::yield();  // and another worker takes it
     }
-    owner->home->suspend_current();
+    owner->home()->suspend_current();
     return true;
   }
   const stay_here bound;
-  run_queue& home = *owner->home;
+  run_queue& home = *owner->home();
   expired_ = false;
   deadline_ = wake;
   in_timers_ = true;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
+
 #include "base/atomic.h"
 #include "base/pairing_heap.h"
 #include "os/parker.h"
@@ -14,12 +16,18 @@ struct task_block;
 class task_parker final : public os::parker, public base::heap_link {
  public:
   static task_parker& take();
+  // From now on for_each_owned shows it: once the task is built.
+  void set_owner(task_block& whole);
   static void give_back(task_parker& unused);
+  // Calls `show` for the parker of each task that is built; none is built or destroyed meanwhile.
+  static void for_each_owned(const std::function<void(task_parker&)>& show);
 
   // On the task's own worker, by the task.
   void park() override;
   bool park_until(time_point wake) override;
   void unpark() override;
+  // Acquire: what is looked at next is not older.
+  bool is_parked() const override { return state_.load(base::memory_order_acquire) == parked; }
 
   // Called by the worker once the task has left its stack to park. False if a token has come: the task goes on. After
   // true, the task is whose unpark comes.
@@ -28,7 +36,7 @@ class task_parker final : public os::parker, public base::heap_link {
   void expire();
   time_point deadline() const { return deadline_; }
 
-  task_block* owner = nullptr;  // set before the task first runs
+  task_block* owner = nullptr;  // changed with the pool's mutex held, while the task does not run
 
  private:
   static constexpr unsigned empty = 0;

@@ -6,6 +6,7 @@
 
 #include "base/mutant.h"
 #include "os/clock.h"
+#include "os/waiting.h"
 #include "task/completion.h"
 
 namespace larder::sync {
@@ -59,10 +60,15 @@ wait_place* tell_first(waiter_queue& queue) {
 
 bool wait_until_told(std::unique_lock<guard_set>& held, waiter& self, time_point deadline) {
   const auto is_cancelled = [&self] { return self.reason.can_be_cancelled && self.owner.must_cancel(); };
+  const wait_reason& why = self.reason;
+  time_point since{};
   bool in_time = true;
   while (!self.told() && in_time && !is_cancelled()) {
     held.unlock();
-    in_time = self.owner.park_until(deadline);
+    {
+      const os::waiting noted(self.owner, {why.kind, why.object, -1, why.look, deadline}, since);
+      in_time = self.owner.park_until(deadline);
+    }
     held.lock();
   }
   const bool told = self.told() && (in_time || !is_mutant(mutant::deadline_drops_grant));

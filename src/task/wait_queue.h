@@ -12,7 +12,8 @@
 //
 // Guards of several queues are taken in the order of their addresses, and nobody who holds one guard waits for another
 // except in that order (a condition's guard is held when its mutex's is taken; no mutex is one of several). They are
-// innermost: under them, only parkers are touched and elements of channels are moved.
+// innermost: under them, only parkers are touched and elements of channels are moved. A report of tasks takes one at a
+// time, to ask who holds a mutex, and its waiter meanwhile does not leave (os/wait_note.h).
 #pragma once
 
 #include <cstddef>
@@ -75,6 +76,8 @@ struct wait_reason {
   const void* object;  // what is waited for
   // If not, nothing but being told or the deadline ends the wait: its caller may be unable to let an exception through.
   bool can_be_cancelled;
+  // What reports may ask of the object; takes its guard.
+  void (*look)(const void* object, os::wait_subject& into) = nullptr;
 };
 
 struct waiter {

@@ -212,6 +212,20 @@ class LarderServer:
         self._wait(lambda: len(self._stdout.statuses) > seen, 10 * SLOWNESS, "a status line after SIGUSR1")
         return self._stdout.statuses[-1]
 
+    def task_report(self):
+        """What the server prints about its tasks: the first line of it, and the lines that list them."""
+        seen = len(self._stdout.lines)
+        self.process.send_signal(signal.SIGUSR2)
+
+        def report():
+            lines = self._stdout.lines[seen:]
+            heads = [i for i, line in enumerate(lines) if line.startswith("runtime ")]
+            # The whole report ends with an empty line.
+            return lines[heads[0] : lines.index("", heads[0])] if heads and "" in lines[heads[0] :] else None
+
+        self._wait(lambda: report() is not None, 10 * SLOWNESS, "a report of tasks after SIGUSR2")
+        return report()
+
     def wait_for_status(self, condition, what, seconds=10):
         """The first status for which `condition` holds; fails with the last one when none comes in time."""
         deadline = time.monotonic() + seconds * SLOWNESS

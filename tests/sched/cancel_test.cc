@@ -27,6 +27,7 @@ struct deaf_parker final : os::parker {
   void park() override {}
   bool park_until(time_point) override { return true; }
   void unpark() override {}
+  bool is_parked() const override { return false; }
 };
 
 // A flow of control that can be cancelled, from its own thread's begin to its end; what others know of it.

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "base/lock_rank.h"
 #include "os/cpu_sequence.h"
 #include "os/thread_parker.h"
 #include "tests/sched/decision.h"
@@ -106,7 +107,7 @@ class engine {
     time_point deadline{};
     std::optional<os::thread_parker> parker;
     os::parker* replaced_parker = nullptr;
-    std::array<int, 16> locks{};
+    std::array<int, base::lock_ranks> locks{};
     void* slot = nullptr;
     bool delays_store = false;  // the one that it executes now
     store_buffer buffer;

@@ -5,6 +5,7 @@
 #include <cstdarg>
 #include <cstdio>
 
+#include "base/lock_rank.h"
 #include "base/mutant.h"
 #include "base/schedule.h"
 #include "tests/sched/engine.h"
@@ -43,7 +44,7 @@ void check_failed(const char* message) {
 }
 
 int* locks_held() {
-  static std::array<int, 16> outside{};
+  static std::array<int, base::lock_ranks> outside{};
   sched::engine* running = sched::engine::running();
   return running != nullptr ? running->locks_held() : outside.data();
 }
