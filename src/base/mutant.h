@@ -27,6 +27,12 @@ enum class mutant : std::uint8_t {
   park_before_switch,      // task parker: a task says that it parks before it has left its stack
   idle_unseen,             // run queue: who adds a task does not look for an owner without work
   idle_counted_early,      // run queue: who goes to sleep counts those that work before it says that it sleeps
+  busy_inbox_unseen,       // run queue: who adds to the inbox of an owner at work does not look for one without
+  bound_task_first,        // run queue: who runs a bound task before its ring's tells nobody
+  last_look_forgotten,     // run queue: who stops searching does not look at the queues again
+  search_left_early,       // run queue: who finds nothing gives the search back before it sleeps
+  told_while_idle,         // run queue: what ends a sleep is told to others only while its owner still counts as idle
+  appointed_late,          // run queue: a sleep is claimed before its owner is told that it is to search
   expiry_makes_ready_too,  // task parker: a deadline makes the task ready whatever an unpark did
   steal_without_closing,   // handle table: a thief lets new sequences begin
   steal_without_fence,     // handle table: a thief does not end those in progress (KF-21)

@@ -52,6 +52,7 @@ struct stack_caches {
   using cache = coro::stack_cache<State>;
   static constinit inline std::array<base::atomic<cache*>, classes> made{};
   static inline std::array<std::once_flag, classes> once;
+  static inline std::array<base::registration*, classes> shown{};
 
   static std::size_t size_for(bytes stack_size) { return std::max(std::bit_ceil(stack_size.count), smallest_stack); }
   // Null if there is none yet.
@@ -68,8 +69,8 @@ struct stack_caches {
       const std::string name = "coroutines/" + format_bytes({size});
       auto fresh = cache::create(name, {.stack_size = {size}});
       if (!fresh) throw std::bad_alloc();
-      new base::registration([&shown = **fresh, name](const base::stat_visitor& show) {
-        show({name, "stack_high_water_bytes", shown.high_water_seen().count});
+      shown[which] = new base::registration([&stacks = **fresh, name](const base::stat_visitor& show) {
+        show({name, "stack_high_water_bytes", stacks.high_water_seen().count});
       });
       made[which].store(fresh->release(), base::memory_order_release);
     });

@@ -12,12 +12,14 @@
 // - One owner at a time searches. While others work it does not sleep, but naps, longer and longer; so work that comes
 //   up costs a wake-up only if nobody searches, and waits for a nap's time at most.
 //
-// Claim: while an owner sleeps and another works with a task in its ring, somebody searches, or will after the worker's
-// next step. Who adds a task publishes it, then looks whether anybody is idle, then whether somebody searches; who
-// stops searching says so, and then looks into all rings; who goes to sleep counts itself idle and says that it sleeps,
-// then looks whether others work, and then takes the search unless somebody has it; and who took the search to hand it
-// on, and found nobody asleep, gives it back and then looks for sleepers again. All of that is sequentially consistent,
-// so of two that pass each other, one sees the other.
+// Claim: however long a task computes, what waits in the ring or the inbox of its worker is found as long as another
+// sleeps: somebody searches. Who adds a task, or runs a bound one before it, publishes it, then looks whether anybody
+// is idle, then whether somebody searches; who stops searching, for work or because all rest, says so, and then looks
+// into all rings and inboxes; who goes to sleep counts itself idle and says that it sleeps, then looks whether others
+// work, and then takes the search unless somebody has it; who took the search to hand it on, and found nobody asleep,
+// gives it back and then looks for sleepers again; and who hands it on appoints its heir before it claims the heir's
+// sleep, for a sleep that ends by itself ends without a wake. All of that is sequentially consistent, so of two that
+// pass each other, one sees the other (models/worker_search.pml). What is in an overflow waits for its worker.
 //
 // A task that somebody on its worker knows of (a timer, the ring) is bound to come back to it.
 //
@@ -97,8 +99,13 @@ void run_queue::make_ready(task_block& ready) {
     here->push(ready);
     return;
   }
+  const bool may_leave = !ready.bound && home.group_ != nullptr;
   ++home.visitors_;
-  if (home.inbox_.push(ready)) home.wake();
+  if (home.inbox_.push(ready)) {
+    home.wake();
+  } else if (may_leave && home.group_->idle != 0 && !base::is_mutant(base::mutant::busy_inbox_unseen)) {
+    call_searcher(*home.group_, here);  // its owner may be busy for long
+  }
   --home.visitors_;
 }
 
@@ -108,14 +115,24 @@ void run_queue::push(task_block& last) {
     return;
   }
   if (!overflow_.empty() || !ring_.push(last)) overflow_.push_back(last);
-  // A task that is made ready between two others is the next to run. Relaxed: who becomes idle later searches itself.
-  if (group_->idle.load(base::memory_order_relaxed) != 0 && (running() != nullptr || ring_.size() > 1)) call_searcher();
+  // A task that is made ready between two others is the next to run.
+  if (running() != nullptr || ring_.size() > 1) tell_idle();
+}
+
+// Something is in the ring that others may run before this owner does.
+void run_queue::tell_idle() {
+  if (base::is_mutant(base::mutant::idle_unseen)) return;
+  ring_.publish();
+  if (group_->idle != 0) call_searcher(*group_, this);
 }
 
 task_block* run_queue::next() {
   if (group_ == nullptr) return bound_.pop_front();
   bound_next_ = !bound_next_;
-  if (bound_next_ && !bound_.empty()) return bound_.pop_front();
+  if (bound_next_ && !bound_.empty()) {
+    if (ring_.size() != 0 && !base::is_mutant(base::mutant::bound_task_first)) tell_idle();
+    return bound_.pop_front();
+  }
   task_block* first = ring_.pop();
   if (!overflow_.empty()) {
     if (first == nullptr) return overflow_.pop_front();
@@ -213,7 +230,7 @@ bool run_queue::steal_from(run_queue& victim, observation& seen) {
   for (std::size_t i = 0; i < count; ++i) push(*stolen[i]);
   if (count != 0 || size != 0) return count != 0;
   bool found = false;
-  bool gave_back = false;
+  const base::stack_link* given_back = nullptr;  // the last: what comes later is news
   for (base::stack_link* link = victim.inbox_.take_all_in_order(); link != nullptr;) {
     auto& one = static_cast<task_block&>(*link);
     link = link->next;
@@ -221,12 +238,12 @@ bool run_queue::steal_from(run_queue& victim, observation& seen) {
       push(one);
       found = true;
     } else {
-      gave_back = true;
+      given_back = &one;
       if (victim.inbox_.push(one)) victim.wake();
     }
   }
   seen.since = no_deadline;
-  if (!found && gave_back) seen = {victim.ring_.taken(), victim.inbox_.newest(), os::now() + inbox_rest};
+  if (!found && given_back != nullptr) seen = {victim.ring_.taken(), given_back, os::now() + inbox_rest};
   return found;
 }
 
@@ -261,35 +278,48 @@ bool run_queue::search() {
   return false;
 }
 
-void run_queue::stop_searching() {
+// Gives the search back. True if there is work that somebody should look for. One's own next task is one's own.
+bool run_queue::leave_search() {
   searching_ = false;
-  nap_ = group_->nap_shortest;
   group_->searching = false;
-  if (group_->idle == 0) return;
-  for (run_queue* each : group_->queues) {
-    // One's own next task is one's own.
-    if (each->ring_.size() <= (each == this ? 1U : 0U)) continue;
-    call_searcher();
-    return;
+  if (group_->idle == 0 || base::is_mutant(base::mutant::last_look_forgotten)) return false;
+  return std::any_of(group_->queues.begin(), group_->queues.end(), [this](const run_queue* each) {
+    return each->ring_.size() > (each == this ? 1U : 0U) || !each->inbox_.empty();
+  });
+}
+
+// There is something to run.
+void run_queue::stop_searching() {
+  nap_ = group_->nap_shortest;
+  if (leave_search()) call_searcher(*group_, this);
+}
+
+// Has an idle owner search, unless one does. `caller` is not idle, or null.
+[[gnu::noinline]] void run_queue::call_searcher(queue_group& group, const run_queue* caller) {
+  for (bool somebody_sleeps = true; somebody_sleeps;) {
+    if (group.searching || group.searching.exchange(true)) return;
+    for (run_queue* each : group.queues) {
+      if (each != caller && each->appoint()) return;
+    }
+    group.searching = false;
+    somebody_sleeps = std::any_of(group.queues.begin(), group.queues.end(),
+                                  [caller](const run_queue* each) { return each != caller && each->inbox_.asleep(); });
   }
 }
 
-// Has an idle owner search, unless one does.
-[[gnu::noinline]] void run_queue::call_searcher() {
-  if (base::is_mutant(base::mutant::idle_unseen)) return;
-  ring_.publish();
-  for (bool somebody_sleeps = true; somebody_sleeps;) {
-    if (group_->searching || group_->searching.exchange(true)) return;
-    for (run_queue* each : group_->queues) {
-      if (each == this || !each->inbox_.claim_sleeper()) continue;
-      each->appointed_ = true;
-      each->wake();
-      return;
-    }
-    group_->searching = false;
-    somebody_sleeps = std::any_of(group_->queues.begin(), group_->queues.end(),
-                                  [this](const run_queue* each) { return each != this && each->inbox_.asleep(); });
+// By who has the search: hands it to this owner if it sleeps. True if it is this owner's now.
+bool run_queue::appoint() {
+  if (!inbox_.asleep()) return false;
+  if (base::is_mutant(base::mutant::appointed_late)) {
+    if (!inbox_.claim_sleeper()) return false;
+    appointed_ = true;
+    wake();
+    return true;
   }
+  appointed_ = true;
+  if (!inbox_.claim_sleeper()) return !appointed_.exchange(false);  // it woke; it may have seen that
+  wake();
+  return true;
 }
 
 void run_queue::take_search() {
@@ -307,7 +337,7 @@ void run_queue::sleep() {
   if (inbox_.begin_sleep() && !may_end()) {
     // Read after it has said that it sleeps: who begins to work later sees that.
     const unsigned idle = base::is_mutant(base::mutant::idle_counted_early) ? idle_before : group_->idle.load();
-    if (idle != group_->queues.size()) take_search();
+    if (idle != group_->queues.size() || (searching_ && leave_search())) take_search();
     const time_point began = os::now();
     if (searching_) {
       until = std::min(until, began + nap_);
@@ -321,14 +351,17 @@ void run_queue::sleep() {
   inbox_.end_sleep();
   --group_->idle;
   if (appointed_ && appointed_.exchange(false)) searching_ = told_ = true;
+  // Who went to sleep while the wait brought tasks has counted this owner among the idle.
+  if (ring_.size() > 1 && !base::is_mutant(base::mutant::told_while_idle)) tell_idle();
 }
 
 // Nothing is ready.
 void run_queue::rest() {
   if (group_ != nullptr) {
     take_search();
-    if (searching_) {
-      if (search()) return;
+    // Who finds nothing still has the search: it may not come to sleep.
+    if (searching_ && search()) return;
+    if (searching_ && base::is_mutant(base::mutant::search_left_early)) {
       searching_ = false;
       group_->searching = false;
     }

@@ -106,7 +106,8 @@ class run_queue {
   void join_group(queue_group& group);
   // Runs tasks until may_end() says so while none is ready. The calling thread becomes the owner.
   void run();
-  // Returns once no other thread is inside make_ready: the heir calls it before it goes.
+  // Returns once no other thread is inside make_ready for this queue. One that is there may touch any queue of the
+  // group: the heirs call it for all before one of them goes.
   void wait_for_visitors();
 
   // Sleeps until a wake, the deadline or anything that the tasks wait for; what has come is dealt with.
@@ -125,6 +126,7 @@ class run_queue {
   enum class departure : std::uint8_t { ended, yielded, parked };
 
   void push(task_block& last);
+  void tell_idle();
   task_block* next();
   bool has_ready() const;
   void take_inbox();
@@ -139,8 +141,10 @@ class run_queue {
   bool steal();
   bool steal_from(run_queue& victim, observation& seen);
   void take_search();
+  bool leave_search();
   void stop_searching();
-  void call_searcher();
+  bool appoint();
+  static void call_searcher(queue_group& group, const run_queue* caller);
 
   base::passive_atomic<task_block*> running_{nullptr};
   base::intrusive_list<task_block> bound_;          // those that stay here; without a group all

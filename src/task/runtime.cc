@@ -137,6 +137,7 @@ runtime::~runtime() {
   state_->shared.stopping = true;
   for (const auto& each : state_->shared.workers) each->wake();
   for (const auto& each : state_->shared.workers) each->join();
+  for (const auto& each : state_->shared.workers) each->wait_for_visitors();
   state_->shared.workers.clear();
   state_->shared.helpers.reset();
 }

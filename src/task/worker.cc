@@ -9,7 +9,7 @@ namespace larder::task_layer {
 worker::worker(shared_state& shared, unsigned number, unsigned ring_entries)
     : shared_(shared), number_(number), ring_entries_(ring_entries) {}
 
-worker::~worker() { wait_for_visitors(); }
+worker::~worker() = default;
 
 result<void> worker::start(const char* name) {
   os::parker& starter = os::parker::current();

@@ -47,6 +47,8 @@ class worker final : public run_queue {
   // Starts the thread; returns when its ring is ready, or the error.
   result<void> start(const char* name);
   void join() { thread_.join(); }
+  // Once all are joined, for all before one of them goes.
+  void wait_for_visitors() { run_queue::wait_for_visitors(); }
 
   // The worker that the calling thread is, or null.
   static worker* current() { return static_cast<worker*>(run_queue::current()); }

@@ -24,6 +24,8 @@ class task_on_stack {
     block_->parker.park();
     block_->start(run, argument, reinterpret_cast<std::byte*>(block_));
   }
+  // Before it is ready for the first time: it stays where it is.
+  void bind() { block_->pinned = block_->bound = true; }
   void make_ready() { task_layer::run_queue::make_ready(*block_); }
   ~task_on_stack() { block_->~task_block(); }
   task_on_stack(const task_on_stack&) = delete;

@@ -83,6 +83,12 @@ class shared_queues {
       run();
       wait_for_visitors();
     }
+    // I/O that two tasks, or one, have waited for ends the owner's wait, this one or the next. Any thread, once.
+    void complete(task_on_stack& first, task_on_stack* second = nullptr) {
+      completed_ = {&first, second};
+      has_completed_ = true;
+      wake();
+    }
 
    private:
     void wait(time_point deadline) override {
@@ -90,6 +96,10 @@ class shared_queues {
         base::yield();  // a nap, during which others do something
       } else {
         while (event_.exchange(0) == 0) os::futex_wait(event_, 0, no_deadline);
+      }
+      if (!has_completed_.exchange(false)) return;
+      for (task_on_stack* each : completed_) {
+        if (each != nullptr) each->make_ready();
       }
     }
     void look() override {}
@@ -100,20 +110,22 @@ class shared_queues {
     bool may_end() override { return all_.live_ == 0; }
     void finish(task_layer::task_block&) override {
       if (--all_.live_ != 0) return;
-      for (queue* other : {&all_.left, &all_.right}) {
+      for (queue* other : {&all_.left, &all_.right, &all_.third}) {
         if (other != this) other->wake();
       }
     }
 
     shared_queues& all_;
     base::atomic<std::uint32_t> event_{0};
+    base::atomic<bool> has_completed_{false};
+    std::array<task_on_stack*, 2> completed_{};  // written before `has_completed_`
   };
 
-  explicit shared_queues(unsigned tasks) : live_(tasks) {
+  explicit shared_queues(unsigned tasks, unsigned queues = 2) : live_(tasks) {
     group_.alone = group_.search_longest = 0ns;
     group_.queues = {&left, &right};
-    left.join_group();
-    right.join_group();
+    if (queues == 3) group_.queues.push_back(&third);
+    for (queue* each : {&left, &right, &third}) each->join_group();
   }
 
  private:
@@ -123,6 +135,7 @@ class shared_queues {
  public:
   queue left{*this};
   queue right{*this};
+  queue third{*this};  // of three
 };
 
 // A task parks on one queue; one of another makes it ready there, and runs it next.
@@ -201,8 +214,147 @@ TEST(WorkStealingSchedTest, WhoStartsATaskAndWakesNobodyIsCaught) {
   EXPECT_TRUE(mutant_is_killed<task_that_computes>(mutant::idle_unseen));
 }
 
+// Who waits for it holds up its thread, as a computation does.
+class said_once {
+ public:
+  void say() {
+    said_ = 1;
+    os::futex_wake_one(said_);
+  }
+  void wait() {
+    while (said_ == 0) os::futex_wait(said_, 0, no_deadline);
+    os::futex_wake_one(said_);  // the next that waits
+  }
+
+ private:
+  base::atomic<std::uint32_t> said_{0};
+};
+
+enum class way { outside, outside_first_bound, io };
+
+// Two tasks come from outside for one queue; the first computes until the other has run.
+template <way From>
+class two_tasks_from_outside : public scenario {
+ public:
+  two_tasks_from_outside()
+      : computing_(
+            queues_.left, [](void* self) { static_cast<two_tasks_from_outside*>(self)->compute(); }, this),
+        other_(
+            queues_.left, [](void* self) { static_cast<two_tasks_from_outside*>(self)->ran_.say(); }, this) {
+    if (From == way::outside_first_bound) computing_.bind();
+    thread("left", [this] { queues_.left.run_to_the_end(); });
+    thread("right", [this] { queues_.right.run_to_the_end(); });
+    thread("outside", [this] {
+      if (From == way::io) {
+        queues_.left.complete(computing_, &other_);
+      } else {
+        computing_.make_ready();
+        other_.make_ready();
+      }
+    });
+  }
+  void audit() override { require(ended_, "a task has not ended"); }
+
+ private:
+  void compute() {
+    ran_.wait();
+    ended_ = true;
+  }
+  said_once ran_;
+  base::passive_atomic<bool> ended_{false};
+  shared_queues queues_{2};
+  task_on_stack computing_;
+  task_on_stack other_;
+};
+
+TEST(WorkStealingSchedTest, WhatComesFromOutsideForAnOwnerThatComputesIsTaken) {
+  EXPECT_TRUE(has_no_failure(explore<two_tasks_from_outside<way::outside>>({.preemptions = 2})));
+}
+
+TEST(WorkStealingSchedTest, WhoAddsToABusyInboxAndWakesNobodyIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<two_tasks_from_outside<way::outside>>(mutant::busy_inbox_unseen));
+}
+
+TEST(WorkStealingSchedTest, WhatWaitsBehindABoundTaskIsTaken) {
+  EXPECT_TRUE(has_no_failure(explore<two_tasks_from_outside<way::outside_first_bound>>({.preemptions = 2})));
+}
+
+TEST(WorkStealingSchedTest, WhoRunsABoundTaskFirstAndTellsNobodyIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<two_tasks_from_outside<way::outside_first_bound>>(mutant::bound_task_first));
+}
+
+TEST(WorkStealingSchedTest, WhatEndsASleepIsTaken) {
+  EXPECT_TRUE(has_no_failure(explore<two_tasks_from_outside<way::io>>({.preemptions = 2})));
+}
+
+TEST(WorkStealingSchedTest, WhoTellsOfWhatEndsItsSleepWhileItCountsAsIdleIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<two_tasks_from_outside<way::io>>(mutant::told_while_idle));
+}
+
 TEST(WorkStealingSchedTest, WhoGoesToSleepAndCountsTheOthersTooEarlyIsCaught) {
   EXPECT_TRUE(mutant_is_killed<task_that_computes>(mutant::idle_counted_early));
+}
+
+// Two of three queues compute until a task has run that one of them has started: it is for the third.
+template <way From>
+class two_that_compute : public scenario {
+ public:
+  two_that_compute()
+      : starting_(
+            queues_.left,
+            [](void* self) {
+              static_cast<two_that_compute*>(self)->started_.make_ready();
+              static_cast<two_that_compute*>(self)->compute();
+            },
+            this),
+        computing_(
+            queues_.right, [](void* self) { static_cast<two_that_compute*>(self)->compute(); }, this),
+        started_(
+            queues_.left, [](void* self) { static_cast<two_that_compute*>(self)->ran_.say(); }, this) {
+    if (From == way::outside) starting_.make_ready();
+    thread("left", [this] { queues_.left.run_to_the_end(); });
+    thread("right", [this] { queues_.right.run_to_the_end(); });
+    thread("third", [this] { queues_.third.run_to_the_end(); });
+    if (From == way::io) {
+      thread("outside", [this] { starting_.make_ready(); });
+      thread("io", [this] { queues_.right.complete(computing_); });
+    } else {
+      thread("outside", [this] { computing_.make_ready(); });
+    }
+  }
+  void audit() override { require(ended_ == 2, "a task has not ended"); }
+
+ private:
+  void compute() {
+    ran_.wait();
+    ++ended_;
+  }
+  said_once ran_;
+  base::passive_atomic<unsigned> ended_{0};
+  shared_queues queues_{3, 3};
+  task_on_stack starting_;
+  task_on_stack computing_;
+  task_on_stack started_;
+};
+
+TEST(WorkStealingSchedTest, TheThirdTakesWhatTwoThatComputeLeave) {
+  EXPECT_TRUE(has_no_failure(explore<two_that_compute<way::outside>>({.preemptions = 1})));
+}
+
+TEST(WorkStealingSchedTest, WhoFindsNothingAndGivesTheSearchBackBeforeItSleepsIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<two_that_compute<way::outside>>(mutant::search_left_early));
+}
+
+TEST(WorkStealingSchedTest, WhoStopsSearchingAndDoesNotLookAgainIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<two_that_compute<way::outside>>(mutant::last_look_forgotten));
+}
+
+TEST(WorkStealingSchedTest, TheThirdTakesWhatIsLeftThoughASleepEndsByItself) {
+  EXPECT_TRUE(has_no_failure(explore<two_that_compute<way::io>>({.preemptions = 1})));
+}
+
+TEST(WorkStealingSchedTest, WhoIsAppointedAfterItsSleepHasEndedIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<two_that_compute<way::io>>(mutant::appointed_late));
 }
 
 }  // namespace
