@@ -62,6 +62,8 @@ enum class mutant : std::uint8_t {
   cancel_after_wake,       // task: who cancels it wakes it before the request can be seen
   cancel_drops_grant,      // wait queue: a waiter that is cancelled forgets that it was told
   joiner_left_behind,      // task: who waits for its end and is cancelled does not take itself out
+  end_told_blindly,        // task: its end looks for who waits, and then says that it has ended
+  detach_blindly,          // task: who leaves it to itself looks whether it has ended, and then says so
   group_told_early,        // task group: who waits is told by the first that leaves
   failure_cancels_nobody,  // task group: a task that throws leaves the others be
   helper_drops_call,       // helper pool: a helper whose idle time is up ends though it was given a call

@@ -35,7 +35,13 @@ void completion::finish() {
     release();
     return;
   }
-  const word before = word_.exchange(task_ended);
+  word before = running;
+  if (is_mutant(mutant::end_told_blindly)) {
+    before = word_.load();
+    word_ = task_ended;
+  } else {
+    before = word_.exchange(task_ended);
+  }
   if (before == running) return;
   if (before == detached) {
     end_detached();
@@ -46,6 +52,10 @@ void completion::finish() {
 
 void completion::detach() {
   word seen = running;
+  if (is_mutant(mutant::detach_blindly) && word_.load() == running) {
+    word_ = detached;
+    return;
+  }
   if (!word_.compare_exchange_strong(seen, detached)) end_detached();
 }
 

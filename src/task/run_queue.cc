@@ -24,7 +24,7 @@
 // A task that somebody on its worker knows of (a timer, the ring) is bound to come back to it.
 //
 // A thread that made the last task ready may still be inside make_ready when that task ends and the runtime goes:
-// `visitors_` keeps the queue until it is out.
+// `visitors_` keeps the queues of the group until it is out.
 #include "task/run_queue.h"
 
 #include <algorithm>
@@ -60,9 +60,10 @@ constexpr std::chrono::milliseconds inbox_rest{1};
 }  // namespace
 
 struct run_queue::observation {
-  std::uint64_t taken = 0;
-  const base::stack_link* newest = nullptr;
-  time_point since = no_deadline;  // when it began to look like this; no_deadline if it held nothing
+  std::uint64_t taken = 0;                       // by then, from its ring
+  std::uint64_t rounds = 0;                      // that its owner had begun
+  const base::stack_link* given_back = nullptr;  // the newest in its inbox, if that held nothing for others
+  time_point since = no_deadline;                // when nothing was taken any more; no_deadline if it held nothing
 };
 
 task_block::task_block(std::byte* stack_low) : fiber(stack_low), parker(task_parker::take()) {
@@ -161,6 +162,7 @@ void run_queue::yield_current() {
 }
 
 void run_queue::take_inbox() {
+  rounds_.store(rounds_.load(base::memory_order_relaxed) + 1, base::memory_order_relaxed);  // the owner's own
   for (base::stack_link* link = inbox_.take_all_in_order(); link != nullptr;) {
     base::stack_link* next = link->next;
     push(static_cast<task_block&>(*link));
@@ -222,7 +224,12 @@ bool run_queue::steal_from(run_queue& victim, observation& seen) {
     }
     const time_point now = os::now();
     const std::uint64_t taken = victim.ring_.taken();
-    if (seen.since == no_deadline || seen.taken != taken || seen.newest != newest) seen = {taken, newest, now};
+    // Relaxed: a guess at whether its owner is busy.
+    const std::uint64_t rounds = victim.rounds_.load(base::memory_order_relaxed);
+    const bool news = seen.given_back != nullptr && seen.given_back != newest;
+    if (seen.since == no_deadline || seen.taken != taken || seen.rounds != rounds || news) {
+      seen = {taken, rounds, nullptr, now};
+    }
     if (now - seen.since < group_->alone) return false;
   }
   task_block* stolen[ring_capacity / 2];
@@ -243,7 +250,9 @@ bool run_queue::steal_from(run_queue& victim, observation& seen) {
     }
   }
   seen.since = no_deadline;
-  if (!found && given_back != nullptr) seen = {victim.ring_.taken(), given_back, os::now() + inbox_rest};
+  if (!found && given_back != nullptr) {
+    seen = {victim.ring_.taken(), victim.rounds_.load(base::memory_order_relaxed), given_back, os::now() + inbox_rest};
+  }
   return found;
 }
 

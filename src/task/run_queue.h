@@ -152,8 +152,9 @@ class run_queue {
   base::intrusive_list<task_block> overflow_;       // and what had no room there, later than all of it
   bool bound_next_ = false;                         // the two kinds take turns
   base::pairing_heap<task_parker, earlier_deadline> timers_;
-  inbox inbox_;                         // from other threads
-  base::atomic<unsigned> visitors_{0};  // other threads inside make_ready
+  inbox inbox_;                                    // from other threads
+  base::passive_atomic<std::uint64_t> rounds_{0};  // begun: who counts on it sees that the owner is not busy
+  base::atomic<unsigned> visitors_{0};             // other threads inside make_ready
 
   queue_group* group_ = nullptr;                 // null: nobody to help
   std::unique_ptr<observation[]> observations_;  // of each queue of the group

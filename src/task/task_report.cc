@@ -74,6 +74,7 @@ task_survey::task_survey(const shared_state& of, std::string_view runtime_name) 
   collect_tasks(of);
   find_holders();
   find_circles();
+  name_deadlocked();
   made_at_ = os::now();
 }
 
@@ -83,7 +84,7 @@ void task_survey::collect_tasks(const shared_state& of) {
     // Acquire pairs with the store at its start: it has its place then.
     const shared_state* home = block.lives_in.load(base::memory_order_acquire);
     if (home == nullptr) return;
-    member one{.parker = &parker, .ours = home == &of, .name = block.label.read()};
+    member one{.parker = &parker, .ours = home == &of};
     if (one.ours) {
       const auto& worker = static_cast<const task_layer::worker&>(*block.home());
       one.worker = worker.number();
@@ -91,6 +92,7 @@ void task_survey::collect_tasks(const shared_state& of) {
     }
     if (one.now != activity::running && parker.is_parked()) one.now = activity::waiting;
     one.noted = parker.note.read(one.wait, one.version);
+    one.name = block.label.read();  // after the note: one that waits has its name
     members_.push_back(std::move(one));
   });
   numbers_.reserve(members_.size());
@@ -115,6 +117,18 @@ void task_survey::find_holders() {
     added.noted = subject.holder->note.read(added.wait, added.version);
     members_.push_back(std::move(added));
   }
+}
+
+// Who came into a deadlock after it was first seen may have taken a name meanwhile.
+void task_survey::name_deadlocked() {
+  if (deadlocks_.empty()) return;
+  task_parker::for_each_owned([this](const task_parker& parker) {
+    const auto found = numbers_.find(&parker);
+    if (found == numbers_.end() || !members_[found->second].deadlocked) return;
+    member& one = members_[found->second];
+    std::string name = parker.owner->label.read();
+    if (parker.note.stands(one.version)) one.name = std::move(name);
+  });
 }
 
 // Who waits for one has one that it waits for, so each walk ends, or comes back to where it has been.
@@ -160,6 +174,7 @@ bool task_survey::is_deadlock(const std::vector<std::size_t>& circle) {
   for (std::size_t i = 0; i < circle.size(); ++i) {
     member& one = members_[circle[i]];
     one.wait = waits[i];
+    one.version = versions[i];
     one.noted = true;
     one.now = activity::waiting;  // it may not have been yet when it was first seen
     one.deadlocked = true;

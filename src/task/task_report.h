@@ -31,7 +31,7 @@ class task_survey {
   struct member {
     os::parker* parker;
     bool ours;  // a task of the runtime
-    std::string name;
+    std::string name{};
     unsigned worker = 0;
     task_state::activity now = task_state::activity::ready;
     bool noted = false;  // the next three are what it waits for
@@ -45,6 +45,7 @@ class task_survey {
   void collect_tasks(const shared_state& of);
   void find_holders();
   void find_circles();
+  void name_deadlocked();
   // Whether it is; then its members are as they were in it.
   bool is_deadlock(const std::vector<std::size_t>& circle);
   task_state state_of(const member& one) const;
