@@ -74,7 +74,7 @@ task_survey::task_survey(const shared_state& of, std::string_view runtime_name) 
   collect_tasks(of);
   find_holders();
   find_circles();
-  name_deadlocked();
+  read_names();
   made_at_ = os::now();
 }
 
@@ -92,7 +92,7 @@ void task_survey::collect_tasks(const shared_state& of) {
     }
     if (one.now != activity::running && parker.is_parked()) one.now = activity::waiting;
     one.noted = parker.note.read(one.wait, one.version);
-    one.name = block.label.read();  // after the note: one that waits has its name
+    one.name = block.label.read();
     members_.push_back(std::move(one));
   });
   numbers_.reserve(members_.size());
@@ -119,15 +119,17 @@ void task_survey::find_holders() {
   }
 }
 
-// Who came into a deadlock after it was first seen may have taken a name meanwhile.
-void task_survey::name_deadlocked() {
-  if (deadlocks_.empty()) return;
+// Read last: who holds or waits for something by now had its name before. One that waits no more, as it was seen to,
+// may be another by now, and keeps the name of before.
+void task_survey::read_names() {
   task_parker::for_each_owned([this](const task_parker& parker) {
     const auto found = numbers_.find(&parker);
-    if (found == numbers_.end() || !members_[found->second].deadlocked) return;
+    if (found == numbers_.end()) return;
     member& one = members_[found->second];
-    std::string name = parker.owner->label.read();
-    if (parker.note.stands(one.version)) one.name = std::move(name);
+    const task_block& block = *parker.owner;
+    if (block.lives_in.load(base::memory_order_acquire) == nullptr) return;
+    std::string name = block.label.read();
+    if (!one.noted || parker.note.stands(one.version)) one.name = std::move(name);
   });
 }
 

@@ -45,7 +45,7 @@ class task_survey {
   void collect_tasks(const shared_state& of);
   void find_holders();
   void find_circles();
-  void name_deadlocked();
+  void read_names();
   // Whether it is; then its members are as they were in it.
   bool is_deadlock(const std::vector<std::size_t>& circle);
   task_state state_of(const member& one) const;
