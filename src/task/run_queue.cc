@@ -342,10 +342,11 @@ void run_queue::sleep() {
     inbox_.end_sleep();
     return;
   }
-  const unsigned idle_before = ++group_->idle;
+  [[maybe_unused]] const unsigned idle_before = ++group_->idle;
   if (inbox_.begin_sleep() && !may_end()) {
     // Read after it has said that it sleeps: who begins to work later sees that.
-    const unsigned idle = base::is_mutant(base::mutant::idle_counted_early) ? idle_before : group_->idle.load();
+    unsigned idle = group_->idle;
+    if (base::is_mutant(base::mutant::idle_counted_early)) idle = idle_before;
     if (idle != group_->queues.size() || (searching_ && leave_search())) take_search();
     const time_point began = os::now();
     if (searching_) {
