@@ -196,7 +196,7 @@ bool run_queue::run_some() {
     task_block* one = next();
     if (one == nullptr) break;
     ran = true;
-    one->home_queue.store(this, base::memory_order_relaxed);
+    one->parker.home.store(this, base::memory_order_relaxed);
     running_.store(one, base::memory_order_relaxed);
     os::parker::set_current(&one->parker);
     const departure left = resume(*one);

@@ -16,13 +16,11 @@
 #include "coro/fiber.h"
 #include "task/inbox.h"
 #include "task/stealable_ring.h"
-#include "task/task_name.h"
 #include "task/task_parker.h"
 
 namespace larder::task_layer {
 
 struct completion;
-struct shared_state;
 class run_queue;
 
 // A task: built once with its stack, at the upper end of it.
@@ -31,10 +29,7 @@ struct task_block : coro::fiber, base::list_link<>, base::stack_link {
   ~task_block();
 
   task_parker& parker;
-  // Where it runs, or ran last, or is to run first; null before its first use. Relaxed everywhere: whoever acts upon it
-  // has been given the task, and reports only look.
-  base::passive_atomic<run_queue*> home_queue{nullptr};
-  run_queue* home() const { return home_queue.load(base::memory_order_relaxed); }
+  run_queue* home() const { return parker.home.load(base::memory_order_relaxed); }
   bool pinned = false;                      // it stays with its home from its start to its end
   bool bound = false;                       // it stays with its home for now; pinned ones always
   bool yields = false;                      // why it suspended itself: to let others run, else to park
@@ -42,9 +37,6 @@ struct task_block : coro::fiber, base::list_link<>, base::stack_link {
   void* closure = nullptr;
   void (*run)(void*) = nullptr;
   std::byte* top = nullptr;  // of the stack below the closure
-  task_name label;
-  // The runtime that it is a task of, from its start to its end.
-  base::passive_atomic<const shared_state*> lives_in{nullptr};
 };
 
 // While it exists, the calling task comes back to the worker that it is on whenever it is made ready: somebody there

@@ -169,7 +169,7 @@ runtime::launch runtime::prepare(const start_options& chosen, std::size_t size, 
                         ? here->number()
                         : state_->next_worker++ % static_cast<unsigned>(shared.workers.size());
   }
-  block->home_queue.store(shared.workers[chosen_worker].get(), base::memory_order_relaxed);
+  block->parker.home.store(shared.workers[chosen_worker].get(), base::memory_order_relaxed);
   const auto end = reinterpret_cast<std::uintptr_t>(block) - size;
   auto* place = reinterpret_cast<std::byte*>(end & ~(std::uintptr_t{alignment} - 1));
   block->top = reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(place) & ~std::uintptr_t{15});
@@ -180,9 +180,9 @@ task_layer::completion* runtime::begin(launch prepared, void* closure, void (*bo
   auto& block = *static_cast<task_block*>(prepared.block);
   block.closure = closure;
   block.name = task_layer::task_name::unnamed;
-  block.label.reset();
+  block.parker.label.reset();
   // Release: a report that sees it sees where the task belongs.
-  block.lives_in.store(&state_->shared, base::memory_order_release);
+  block.parker.lives_in.store(&state_->shared, base::memory_order_release);
   block.run = body;
   task_layer::completion* completion = block.completion;
   block.start(
@@ -268,13 +268,13 @@ void set_name(std::string_view text) {
   const worker* here = worker::current();
   if (here == nullptr) return;
   task_block& mine = *here->running();
-  mine.label.set(text);
-  mine.name = mine.label.text();
+  mine.parker.label.set(text);
+  mine.name = mine.parker.label.text();
 }
 
 std::string_view name() {
   const worker* here = worker::current();
-  return here == nullptr ? std::string_view() : here->running()->label.text();
+  return here == nullptr ? std::string_view() : here->running()->parker.label.text();
 }
 
 bool cancel_requested() {

@@ -92,15 +92,15 @@ bool task_parker::park_until(time_point wake) {
     return true;
   }
   const stay_here bound;
-  run_queue& home = *owner->home();
+  run_queue& here = *owner->home();
   expired_ = false;
   deadline_ = wake;
   in_timers_ = true;
-  home.add_timer(*this);
-  home.suspend_current();
+  here.add_timer(*this);
+  here.suspend_current();
   if (in_timers_) {
     in_timers_ = false;
-    home.remove_timer(*this);
+    here.remove_timer(*this);
   }
   return !expired_;
 }

@@ -6,10 +6,13 @@
 #include "base/atomic.h"
 #include "base/pairing_heap.h"
 #include "os/parker.h"
+#include "task/task_name.h"
 
 namespace larder::task_layer {
 
+struct shared_state;
 struct task_block;
+class run_queue;
 
 // Where a task waits. It belongs to a task for as long as that task's stack is built, and then goes to the next: it is
 // never freed, so a late unpark finds a parker that is not parked, and leaves a token that costs its owner a look.
@@ -37,6 +40,16 @@ class task_parker final : public os::parker, public base::heap_link {
   time_point deadline() const { return deadline_; }
 
   task_block* owner = nullptr;  // changed with the pool's mutex held, while the task does not run
+
+  // What reports read of the task. It is here because they may read it of one that just ends, whose block is nobody's
+  // to touch then.
+  //
+  // Where it runs, or ran last, or is to run first. Relaxed everywhere: whoever acts upon it has been given the task,
+  // and reports only look.
+  base::passive_atomic<run_queue*> home{nullptr};
+  // The runtime that it is a task of, from its start to its end.
+  base::passive_atomic<const shared_state*> lives_in{nullptr};
+  task_name label;
 
  private:
   static constexpr unsigned empty = 0;

@@ -80,19 +80,18 @@ task_survey::task_survey(const shared_state& of, std::string_view runtime_name) 
 
 void task_survey::collect_tasks(const shared_state& of) {
   task_parker::for_each_owned([this, &of](task_parker& parker) {
-    const task_block& block = *parker.owner;
     // Acquire pairs with the store at its start: it has its place then.
-    const shared_state* home = block.lives_in.load(base::memory_order_acquire);
+    const shared_state* home = parker.lives_in.load(base::memory_order_acquire);
     if (home == nullptr) return;
     member one{.parker = &parker, .ours = home == &of};
     if (one.ours) {
-      const auto& worker = static_cast<const task_layer::worker&>(*block.home());
+      const auto& worker = static_cast<const task_layer::worker&>(*parker.home.load(base::memory_order_relaxed));
       one.worker = worker.number();
-      if (worker.running() == &block) one.now = activity::running;
+      if (worker.running() == parker.owner) one.now = activity::running;
     }
     if (one.now != activity::running && parker.is_parked()) one.now = activity::waiting;
     one.noted = parker.note.read(one.wait, one.version);
-    one.name = block.label.read();
+    one.name = parker.label.read();
     members_.push_back(std::move(one));
   });
   numbers_.reserve(members_.size());
@@ -126,9 +125,8 @@ void task_survey::read_names() {
     const auto found = numbers_.find(&parker);
     if (found == numbers_.end()) return;
     member& one = members_[found->second];
-    const task_block& block = *parker.owner;
-    if (block.lives_in.load(base::memory_order_acquire) == nullptr) return;
-    std::string name = block.label.read();
+    if (parker.lives_in.load(base::memory_order_acquire) == nullptr) return;
+    std::string name = parker.label.read();
     if (!one.noted || parker.note.stands(one.version)) one.name = std::move(name);
   });
 }

@@ -70,7 +70,7 @@ void worker::finish(task_block& ended) {
   completion* shared = ended.completion;
   ended.completion = nullptr;
   ended.parker.cancel = nullptr;
-  ended.lives_in.store(nullptr, base::memory_order_relaxed);  // a report may show it for a moment still
+  ended.parker.lives_in.store(nullptr, base::memory_order_relaxed);  // a report may show it for a moment still
   shared_.stacks->put(&ended);
   // Before the joiner is told: it must not count the task any more. This worker still runs, so the runtime stays.
   add_one(ended_);

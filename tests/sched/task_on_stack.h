@@ -18,7 +18,7 @@ class task_on_stack {
   task_on_stack(task_layer::run_queue& home, void (*run)(void*), void* argument)
       : memory_(new (std::align_val_t{64}) std::byte[stack_size]),
         block_(new (memory_.get() + stack_size - block_size) task_layer::task_block(memory_.get())) {
-    block_->home_queue = &home;
+    block_->parker.home = &home;
     // Parkers are recycled: one may hold a token of the last schedule.
     block_->parker.unpark();
     block_->parker.park();
