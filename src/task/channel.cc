@@ -143,7 +143,7 @@ void channel_core::close() {
     wake(*sender);
     if (base::is_mutant(base::mutant::close_tells_one)) return;
   }
-  while (wait_place* receiver = tell_first(receivers_)) wake(*receiver);
+  tell_all(receivers_);
 }
 
 bool channel_core::closed() const {

@@ -5,7 +5,6 @@
 // it a call with that, or by itself when its time is up, and then nobody gives it one any more.
 #include "task/helper_pool.h"
 
-#include <cerrno>
 #include <utility>
 
 #include "base/check.h"
@@ -27,6 +26,12 @@ struct helper_pool::pending : base::list_link<> {
   os::parker& owner = os::parker::current();
   std::error_code error;           // written before `done`
   base::atomic<bool> done{false};  // after which this is not touched any more
+
+  void finish() {
+    os::parker& told = owner;
+    done = true;
+    told.unpark();
+  }
 };
 
 helper_pool::helper_pool(std::string name, unsigned helpers_max, std::chrono::nanoseconds idle_max)
@@ -85,10 +90,8 @@ void helper_pool::start_for(pending& first) {
   // As long as there is another, it will see to it, or fail here in turn.
   if (starting_ + running_ != 0) return;
   while (pending* unlucky = waiting_.pop_front()) {
-    os::parker& owner = unlucky->owner;
     unlucky->error = started.error();
-    unlucky->done = true;
-    owner.unpark();
+    unlucky->finish();
     if (is_mutant(mutant::failure_told_to_one)) return;
   }
 }
@@ -111,10 +114,8 @@ void helper_pool::serve(helper& self) {
   }
   pending* next = std::exchange(self.given, nullptr);
   while (next != nullptr) {
-    os::parker& owner = next->owner;
     next->run(next->argument);
-    next->done = true;
-    owner.unpark();
+    next->finish();
     next = next_call(self);
   }
 }

@@ -18,8 +18,10 @@
 // into all rings and inboxes; who goes to sleep counts itself idle and says that it sleeps, then looks whether others
 // work, and then takes the search unless somebody has it; who took the search to hand it on, and found nobody asleep,
 // gives it back and then looks for sleepers again; and who hands it on appoints its heir before it claims the heir's
-// sleep, for a sleep that ends by itself ends without a wake. All of that is sequentially consistent, so of two that
-// pass each other, one sees the other (models/worker_search.pml). What is in an overflow waits for its worker.
+// sleep, for a sleep that ends by itself ends without a wake; and who was idle looks into its ring once it counts as
+// busy, for its wait may have brought tasks while it still counted as idle. All of that is sequentially consistent, so
+// of two that pass each other, one sees the other (models/worker_search.pml). What is in an overflow waits for its
+// worker.
 //
 // A task that somebody on its worker knows of (a timer, the ring) is bound to come back to it.
 //

@@ -163,11 +163,17 @@ runtime::launch runtime::prepare(const start_options& chosen, std::size_t size, 
     block->parker.cancel = &completion->cancellation;
   }
   block->pinned = block->bound = chosen_worker != any_worker;
+  worker* here = worker::current();
+  if (here != nullptr && &here->owner() != this) here = nullptr;
   if (chosen_worker == any_worker) {
-    worker* here = worker::current();
-    chosen_worker = here != nullptr && &here->owner() == this
-                        ? here->number()
-                        : state_->next_worker++ % static_cast<unsigned>(shared.workers.size());
+    chosen_worker =
+        here != nullptr ? here->number() : state_->next_worker++ % static_cast<unsigned>(shared.workers.size());
+  }
+  // Nothing fails from here to its start.
+  if (here != nullptr) {
+    here->count_start();
+  } else {
+    ++shared.started_outside;
   }
   block->parker.home.store(shared.workers[chosen_worker].get(), base::memory_order_relaxed);
   const auto end = reinterpret_cast<std::uintptr_t>(block) - size;
@@ -201,12 +207,6 @@ task_layer::completion* runtime::begin(launch prepared, void* closure, void (*bo
         }
       },
       &block, block.top);
-  worker* here = worker::current();
-  if (here != nullptr && &here->owner() == this) {
-    here->count_start();
-  } else {
-    ++state_->shared.started_outside;
-  }
   task_layer::group_core* group = completion == nullptr ? nullptr : completion->group();
   if (group != nullptr) group->enter(*completion);
   task_layer::run_queue::make_ready(block);  // from here on the task may have ended already

@@ -149,7 +149,7 @@ void condition::notify_one() {
 
 void condition::notify_all() {
   const std::lock_guard guarded(guard_);
-  while (sync::wait_place* oldest = sync::tell_first(waiting_)) wake(*oldest);
+  sync::tell_all(waiting_);
 }
 
 }  // namespace larder

@@ -46,7 +46,7 @@ void group_core::leave(completion& child) {
     if (!is_mutant(mutant::failure_cancels_nobody)) cancel_children();
   }
   if (size_ != 0 && !is_mutant(mutant::group_told_early)) return;
-  while (sync::wait_place* told = sync::tell_first(waiting_)) wake(*told);
+  sync::tell_all(waiting_);
 }
 
 void group_core::wait() {

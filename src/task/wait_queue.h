@@ -108,6 +108,10 @@ struct waiter {
 // The caller gives it what it waits for, and wakes it before it lets go of the guard.
 wait_place* tell_first(waiter_queue& queue);
 inline void wake(wait_place& told) { told.who->owner.unpark(); }
+// The same for all of them.
+inline void tell_all(waiter_queue& queue) {
+  while (wait_place* oldest = tell_first(queue)) wake(*oldest);
+}
 
 // With `held` held and the waiter in its queues: the one place where tasks and threads wait for each other. Lets go of
 // the guards, parks until the waiter is told or the deadline has passed, and holds them again. Then the waiter is in no

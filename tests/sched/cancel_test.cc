@@ -14,6 +14,7 @@
 #include "base/yield.h"
 #include "os/parker.h"
 #include "task/completion.h"
+#include "tests/sched/deaf_parker.h"
 #include "tests/sched/explore.h"
 
 namespace larder::sched {
@@ -21,14 +22,6 @@ namespace {
 
 using base::mutant;
 using task_layer::completion;
-
-// The parker of a task that does not wait.
-struct deaf_parker final : os::parker {
-  void park() override {}
-  bool park_until(time_point) override { return true; }
-  void unpark() override {}
-  bool is_parked() const override { return false; }
-};
 
 // A flow of control that can be cancelled, from its own thread's begin to its end; what others know of it.
 class cancellable {

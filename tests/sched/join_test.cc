@@ -8,6 +8,7 @@
 
 #include "os/parker.h"
 #include "task/completion.h"
+#include "tests/sched/deaf_parker.h"
 #include "tests/sched/explore.h"
 
 namespace larder::sched {
@@ -19,14 +20,6 @@ using task_layer::completion;
 // A put has many steps of its own.
 constexpr search_options search{
     .preemptions = 2, .schedules_max = 20'000, .system = {.cpus = 3, .sequences = os::sequence_mode::sharded}};
-
-// The parker of a task that does not wait.
-struct deaf_parker final : os::parker {
-  void park() override {}
-  bool park_until(time_point) override { return true; }
-  void unpark() override {}
-  bool is_parked() const override { return false; }
-};
 
 enum class way { join, destroy, detach };
 
