@@ -24,7 +24,7 @@ LARDER_API void call_on_helper(void (*run)(void*), void* argument);
 // There are at most runtime::options::blocking_threads_max such threads, started on need and ended after ten seconds
 // without work; calls beyond that wait for their turn, first come first served. The call runs outside of the task:
 // `this_task` and thread-locals are the thread's there. It is not cut short if the task is cancelled. Throws
-// std::system_error (EAGAIN) if the system has no room for even one thread; then `body` was not called.
+// std::system_error (EAGAIN, ENOMEM) if the system has no room for even one thread; then `body` was not called.
 template <typename Body>
 std::invoke_result_t<Body&> blocking(Body&& body) {
   using returned = std::invoke_result_t<Body&>;

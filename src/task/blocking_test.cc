@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <chrono>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -145,6 +146,28 @@ TEST(HelperPoolTest, HelpersEndOnceTheyHaveBeenIdleAndComeAgain) {
     EXPECT_EQ(calls, 3);
     while (pool.helpers() != 0) std::this_thread::sleep_for(100us);
   }
+}
+
+TEST(HelperPoolTest, WithoutMemoryForAThreadACallIsRefusedAndTheNextIsMade) {
+  class short_of_memory final : public task_layer::helper_pool {
+   public:
+    short_of_memory() : helper_pool("short", 1) {}
+    ~short_of_memory() override { end(); }
+    bool is_short = true;
+
+   private:
+    result<void> start(helper& one) override {
+      if (is_short) throw std::bad_alloc();
+      return helper_pool::start(one);
+    }
+  } pool;
+  int calls = 0;
+  const auto call = [&] { return pool.call([](void* count) { ++*static_cast<int*>(count); }, &calls); };
+  EXPECT_EQ(call().error(), error_from(ENOMEM));
+  EXPECT_EQ(calls, 0);
+  pool.is_short = false;
+  EXPECT_TRUE(call());
+  EXPECT_EQ(calls, 1);
 }
 
 TEST(HelperPoolTest, CallsThatFollowEachOtherUseOneHelper) {

@@ -5,6 +5,8 @@
 // it a call with that, or by itself when its time is up, and then nobody gives it one any more.
 #include "task/helper_pool.h"
 
+#include <cerrno>
+#include <new>
 #include <utility>
 
 #include "base/check.h"
@@ -42,18 +44,20 @@ helper_pool::~helper_pool() { end(); }
 result<void> helper_pool::call(void (*run)(void*), void* argument) {
   pending mine(run, argument);
   bool start_one = false;
+  std::uint64_t number = 0;
   {
     const base::lock locked(guard_);
     if (!give_to_idle(mine)) {
       start_one = starting_ + running_ < helpers_max_;
       if (start_one) {
         ++starting_;
+        number = started_++;
       } else {
         waiting_.push_back(mine);
       }
     }
   }
-  if (start_one) start_for(mine);
+  if (start_one) start_for(mine, number);
   const os::waiting noted(mine.owner, {.kind = "blocking call"});
   while (!mine.done) mine.owner.park();
   if (mine.error) return mine.error;
@@ -68,15 +72,18 @@ bool helper_pool::give_to_idle(pending& one) {
   return true;
 }
 
-void helper_pool::start_for(pending& first) {
+void helper_pool::start_for(pending& first, std::uint64_t number) {
   join_ended();
-  auto fresh = std::make_unique<helper>();
-  fresh->given = &first;
-  {
-    const base::lock locked(guard_);
-    fresh->number = started_++;
+  std::unique_ptr<helper> fresh;
+  result<void> started = error_from(ENOMEM);
+  try {
+    fresh = std::make_unique<helper>();
+    fresh->given = &first;
+    fresh->number = number;
+    started = start(*fresh);
+  } catch (const std::bad_alloc&) {
+    // Nothing has started.
   }
-  const auto started = start(*fresh);
   const base::lock locked(guard_);
   if (started) {
     helper& one = *fresh.release();

@@ -28,8 +28,8 @@ class helper_pool {
   helper_pool(const helper_pool&) = delete;
   helper_pool& operator=(const helper_pool&) = delete;
 
-  // Has `run(argument)`, which must not throw, called by a helper, and parks until it has returned. EAGAIN if there is
-  // no helper and the system has no room for a thread: then it was not called. Any thread.
+  // Has `run(argument)`, which must not throw, called by a helper, and parks until it has returned. EAGAIN or ENOMEM
+  // if there is no helper and the system has no room for a thread: then it was not called. Any thread.
   result<void> call(void (*run)(void*), void* argument);
 
   // Those that have not ended, and those of them that have nothing to do.
@@ -49,7 +49,7 @@ class helper_pool {
   struct pending;
 
   bool give_to_idle(pending& one);
-  void start_for(pending& first);
+  void start_for(pending& first, std::uint64_t number);
   pending* next_call(helper& self);
   void join_ended();
 
