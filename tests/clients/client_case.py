@@ -5,6 +5,7 @@ A test file ends in `client_case.main()`: exit code 0 when what could run passed
 reasons printed, and 1 otherwise.
 """
 
+import contextlib
 import faulthandler
 import os
 import shutil
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 from larder_server import PROGRAM, SANITIZED, SLOWNESS, LarderServer, die_with_parent
@@ -79,6 +81,31 @@ class ClientCase(unittest.TestCase):
         if not succeeds and result.returncode == 0:
             self.fail(f"{' '.join(command)}: succeeded, but must not")
         return result.stdout
+
+    @contextlib.contextmanager
+    def mounted(self, uri):
+        """The served disk as a file, by nbdfuse; skips the test where FUSE does not work."""
+        folder = tempfile.mkdtemp(prefix="mount", dir=self.directory)
+        file = os.path.join(folder, "nbd")
+        command = [require_program("nbdfuse"), folder, uri]
+        fuse = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+        try:
+            deadline = time.monotonic() + 10 * SLOWNESS
+            while not os.path.exists(file):
+                if fuse.poll() is not None:
+                    raise unittest.SkipTest(f"nbdfuse does not work on this machine: {fuse.stderr.read().strip()}")
+                self.assertLess(time.monotonic(), deadline, "nbdfuse did not mount the disk")
+                time.sleep(0.05)
+            yield file
+            fuse.terminate()  # unmounts
+            fuse.wait(10 * SLOWNESS)
+            self.assertFalse(os.path.ismount(folder), "nbdfuse ended without unmounting")
+        finally:
+            fuse.kill()
+            fuse.wait()
+            fuse.stderr.close()
+            if os.path.ismount(folder):
+                subprocess.run(["umount", "-l", folder], check=False)
 
     @staticmethod
     def connect(uri):

@@ -5,19 +5,14 @@ Any file system's metadata can be walked in little memory (design: the page daem
 e2fsck run on the served disk itself, by nbdfuse; everywhere, the disk is copied through the server and checked.
 """
 
-import contextlib
 import filecmp
 import os
 import random
-import subprocess
-import tempfile
-import time
 import unittest
 
 import client_case
-from client_case import ClientCase, require_program, scaled
+from client_case import ClientCase, scaled
 from images import MIB, first_difference, make_sparse_image
-from larder_server import SLOWNESS, die_with_parent
 
 DISK_SIZE = 64 * MIB
 
@@ -61,31 +56,6 @@ class Ext4Test(ClientCase):
         self.run_client("debugfs", "-R", f"rdump / {out}", image)
         comparison = filecmp.dircmp(self.tree, out, ignore=["lost+found"])
         self.assertEqual(differences(comparison), [])
-
-    @contextlib.contextmanager
-    def mounted(self, uri):
-        """The served disk as a file, by nbdfuse; skips the test where FUSE does not work."""
-        folder = tempfile.mkdtemp(prefix="mount", dir=self.directory)
-        file = os.path.join(folder, "nbd")
-        command = [require_program("nbdfuse"), folder, uri]
-        fuse = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
-        try:
-            deadline = time.monotonic() + 10 * SLOWNESS
-            while not os.path.exists(file):
-                if fuse.poll() is not None:
-                    raise unittest.SkipTest(f"nbdfuse does not work on this machine: {fuse.stderr.read().strip()}")
-                self.assertLess(time.monotonic(), deadline, "nbdfuse did not mount the disk")
-                time.sleep(0.05)
-            yield file
-            fuse.terminate()  # unmounts
-            fuse.wait(10 * SLOWNESS)
-            self.assertFalse(os.path.ismount(folder), "nbdfuse ended without unmounting")
-        finally:
-            fuse.kill()
-            fuse.wait()
-            fuse.stderr.close()
-            if os.path.ismount(folder):
-                subprocess.run(["umount", "-l", folder], check=False)
 
     def test_made_and_checked_on_the_served_disk_by_nbdfuse(self):
         with self.server(self.disk, memory="1M") as server:

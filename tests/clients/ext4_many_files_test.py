@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A 4 GiB ext4 file system with 200,000 files is walked, every inode and every folder, through a server with 600 KiB.
+
+That is the claim of the NetBSD rump kernel's page daemon (any file system's metadata can be walked in 600 kB), for all
+that serving takes: pages, their metadata, stacks, objects and handles. Where FUSE works e2fsck and debugfs read the
+served disk itself; elsewhere the disk is copied through the server, and the copy is walked.
+"""
+
+import os
+import unittest
+
+import client_case
+from client_case import ClientCase, scaled
+from images import GIB, make_sparse_image
+
+FOLDERS = 400
+FILES_PER_FOLDER = scaled(500)
+
+
+def folder_names():
+    return [f"group{n % 20:02}/folder{n:03}" for n in range(FOLDERS)]
+
+
+def file_names():
+    return [f"file{n:03}" for n in range(FILES_PER_FOLDER)]
+
+
+class Ext4ManyFilesTest(ClientCase):
+    def setUp(self):
+        super().setUp()
+        tree = self.path("tree")
+        for folder in folder_names():
+            path = os.path.join(tree, folder)
+            os.makedirs(path)
+            for name in file_names():
+                os.close(os.open(os.path.join(path, name), os.O_CREAT | os.O_WRONLY))
+        self.disk = make_sparse_image(self.path("disk.img"), 4 * GIB)
+        inodes = FOLDERS * (FILES_PER_FOLDER + 2)
+        self.run_client("mkfs.ext4", "-q", "-F", "-N", inodes, "-d", tree, self.disk)
+
+    def walk(self, target):
+        """Checks all metadata, and lists every folder: nothing is missing, nothing is there that should not be."""
+        self.run_client("e2fsck", "-fn", target)
+        commands = self.path("commands")
+        with open(commands, "w", encoding="ascii") as file:
+            file.writelines(f"ls -p /{folder}\n" for folder in folder_names())
+        listing = self.run_client("debugfs", "-f", commands, target)
+        # Of `/inode/mode/user/group/name/size/`, a line each.
+        names = [line.split("/")[5] for line in listing.splitlines() if line.startswith("/")]
+        self.assertEqual(sorted(names), sorted((file_names() + [".", ".."]) * FOLDERS))
+
+    def test_walked_in_600_kib(self):
+        with self.server(self.disk, memory="600K", read_only=True) as server:
+            try:
+                with self.mounted(server.uri()) as file:
+                    self.walk(file)
+            except unittest.SkipTest as reason:
+                print(f"by a copy: {reason}")
+                copy = self.path("copy.img")
+                self.run_client("nbdcopy", "--connections=1", server.uri(), copy)
+                self.walk(copy)
+
+
+if __name__ == "__main__":
+    client_case.main()
