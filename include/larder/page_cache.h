@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -24,6 +25,21 @@ struct frame;
 
 class cached_file;
 class page_ref;
+
+// Which page leaves when room is needed.
+enum class eviction_policy : unsigned char {
+  sieve,    // a mark and a hand: resists scans, costs least
+  s3_fifo,  // a small queue for the new, a main queue, and the keys of those that left last: 28 bytes more for a page
+  clock,    // to compare with
+  lru,      // to compare with: exact, so every hit takes the cache's mutex
+};
+inline constexpr std::array eviction_policies{eviction_policy::sieve, eviction_policy::s3_fifo, eviction_policy::clock,
+                                              eviction_policy::lru};
+inline constexpr eviction_policy default_eviction_policy = eviction_policy::sieve;
+
+// "sieve", "s3-fifo", "clock", "lru", and back; EINVAL for any other name.
+LARDER_API std::string_view name_of(eviction_policy policy);
+LARDER_API result<eviction_policy> eviction_policy_from(std::string_view name);
 
 // The right to pin a number of pages at once, given before any is pinned (KF-51): whoever has it gets its pages without
 // waiting for memory. Used by one thread or task at a time. Moved and destroyed while nothing is pinned under it.
@@ -137,8 +153,8 @@ struct page_cache_stats {
   std::uint32_t pins_admitted = 0;
 };
 
-// Pages of files in memory, within a budget. Look-up of a page in memory takes no lock; which page leaves is decided by
-// SIEVE (Zhang, Yang, Yue, Vigfusson, Rashmi, NSDI 2024). Dirty pages leave by being written, and in no other way.
+// Pages of files in memory, within a budget. Look-up of a page in memory takes no lock (but with the policy `lru`);
+// which page leaves is decided by the eviction policy. Dirty pages leave by being written, and in no other way.
 //
 // It grows while its budget has room, gives back when the budget asks (stage `pages`), and never gives back so much
 // that an admitted operation could not go on. Any thread or task, but for creation and destruction.
@@ -148,9 +164,11 @@ class LARDER_API page_cache {
     memory_budget* budget = nullptr;      // null: the process budget
     std::uint32_t guaranteed_pages = 64;  // charged from the start and never given back: what progress is made with
     bytes limit = unlimited;              // most that the pages may take
+    eviction_policy policy = default_eviction_policy;
   };
 
-  // ENOMEM if the budget has no room for the guaranteed pages and the tables, EINVAL if no page is guaranteed.
+  // ENOMEM if the budget has no room for the guaranteed pages and the tables, EINVAL if no page is guaranteed or
+  // an option has no such value.
   static result<std::unique_ptr<page_cache>> create(std::string_view name, options chosen);
   // What `create` will charge at once for these options, the least that a budget needs.
   static bytes least_memory(options chosen);

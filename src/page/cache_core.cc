@@ -2,7 +2,7 @@
 //
 // The page cache. Frames of 4 KiB in one reserved range of addresses (frame_arena.h), each charged to the budget while
 // it is owned; a hash table from pages to frames whose look-up takes no lock (page_table.cc); an eviction queue
-// (eviction.h); pins under admissions (admission.cc, pin.cc); supply of frames (frame_supply.cc); write-back
+// (eviction.cc); pins under admissions (admission.cc, pin.cc); supply of frames (frame_supply.cc); write-back
 // (write_back.cc); dropping of ranges (range.cc). The faces are in page_cache.cc, page_ref.cc and cached_file.cc.
 //
 // Locks, in their order: a file's mutex (its dirty list), the queue's (eviction queue, free and spare frames), a
@@ -46,8 +46,9 @@ std::uint32_t capacity_of(const page_cache::options& chosen) {
       std::min<std::uint64_t>(most.count / page_size, std::numeric_limits<std::int32_t>::max()));
 }
 
-bytes fixed_charge_for(std::uint32_t capacity) {
-  return bytes{sizeof(cache_core)} + page_table::length_for(capacity) + bytes{page_size};
+bytes fixed_charge_for(std::uint32_t capacity, const page_cache::options& chosen) {
+  return bytes{sizeof(cache_core)} + page_table::length_for(capacity) +
+         eviction::metadata_for(chosen.policy, capacity) + bytes{page_size};
 }
 
 // What an open file takes.
@@ -57,7 +58,7 @@ constexpr bytes file_charge{sizeof(file) + sizeof(cached_file)};
 
 bytes cache_core::least_memory(const page_cache::options& chosen) {
   const std::uint32_t metadata_pages = chosen.guaranteed_pages / frame_arena::frames_per_metadata_page;
-  return fixed_charge_for(capacity_of(chosen)) + bytes{page_size} * (chosen.guaranteed_pages + metadata_pages);
+  return fixed_charge_for(capacity_of(chosen), chosen) + bytes{page_size} * (chosen.guaranteed_pages + metadata_pages);
 }
 
 result<std::unique_ptr<cache_core>> cache_core::create(std::string_view name, const page_cache::options& chosen) {
@@ -69,7 +70,7 @@ result<std::unique_ptr<cache_core>> cache_core::create(std::string_view name, co
   const bytes needed = least_memory(chosen);
   if (!budget.charge(needed, os::now())) return error_from(ENOMEM);
   std::unique_ptr<cache_core> core(new cache_core(name, budget, chosen.guaranteed_pages));
-  if (const auto built = core->build(capacity); !built) {
+  if (const auto built = core->build(capacity, chosen); !built) {
     budget.release(needed);
     return built.error();
   }
@@ -80,10 +81,15 @@ result<std::unique_ptr<cache_core>> cache_core::create(std::string_view name, co
 cache_core::cache_core(std::string_view name, memory_budget& budget, std::uint32_t floor)
     : name_(name), budget_(budget), floor_(floor) {}
 
-result<void> cache_core::build(std::uint32_t capacity) {
+result<void> cache_core::build(std::uint32_t capacity, const page_cache::options& chosen) {
   if (const auto reserved = arena_.reserve(capacity); !reserved) return reserved;
   if (const auto reserved = table_.reserve(capacity); !reserved) return reserved;
-  fixed_charge_ = fixed_charge_for(capacity);
+  auto queue = eviction::create(chosen.policy, arena_, capacity);
+  if (!queue) return queue.error();
+  queue_ = *std::move(queue);
+  marks_counted_ = queue_->told_of_hits() ? never_full : queue_->marks();
+  marks_full_ = marks_counted_;
+  fixed_charge_ = fixed_charge_for(capacity, chosen);
   budget_.add_reclaimer(*this, reclaim_stage::pages);
   registered_ = std::make_unique<base::registration>([this](const base::stat_visitor& show) { report(show); });
   return {};
@@ -171,16 +177,16 @@ void cache_core::audit() const {
   const std::uint32_t admitted = admitted_in(supply_.load());
   const base::lock locked(queue_guard_);
   const char* name = name_.c_str();
-  LARDER_CHECK(owned == queue_.size() + free_count_, "page cache \"%s\": %u owned, %u queued, %u free", name, owned,
-               queue_.size(), free_count_);
+  LARDER_CHECK(owned == queue_->size() + free_count_, "page cache \"%s\": %u owned, %u queued, %u free", name, owned,
+               queue_->size(), free_count_);
   LARDER_CHECK(end - 1 == owned + arena_.spare_count(), "page cache \"%s\": %u frames used, %u owned, %u spare", name,
                end - 1, owned, arena_.spare_count());
   LARDER_CHECK(admitted <= owned && floor_ <= owned, "page cache \"%s\": %u owned, %u admitted, floor %u", name, owned,
                admitted, floor_);
   LARDER_CHECK(pins <= admitted, "page cache \"%s\": %llu pins, %u admitted", name,
                static_cast<unsigned long long>(pins), admitted);
-  LARDER_CHECK(in_use == queue_.size(), "page cache \"%s\": %u frames hold pages, %u are queued", name, in_use,
-               queue_.size());
+  LARDER_CHECK(in_use == queue_->size(), "page cache \"%s\": %u frames hold pages, %u are queued", name, in_use,
+               queue_->size());
   LARDER_CHECK(dirty_found == dirty_pages_.load(), "page cache \"%s\": %lld dirty frames, %lld counted", name,
                static_cast<long long>(dirty_found), static_cast<long long>(dirty_pages_.load()));
   const bytes charged = fixed_charge_ + bytes{page_size} * (owned + arena_.metadata_pages() - 1);

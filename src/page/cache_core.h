@@ -13,6 +13,9 @@
 
 namespace larder::page {
 
+// What marks_full_ is where every hit is to be told: a bit that no state has.
+inline constexpr state_word never_full = state_word{1} << 63;
+
 // Most pages in one read or write of a backing: 128 KiB, past which one call's cost no longer shows, and whose vectors
 // are at home on the smallest stack.
 inline constexpr std::size_t batch_pages_max = 32;
@@ -90,7 +93,7 @@ class cache_core final : public reclaimer {
   static constexpr std::uint32_t reclaim_missed = 1U << 31;
 
   cache_core(std::string_view name, memory_budget& budget, std::uint32_t floor);
-  result<void> build(std::uint32_t capacity);
+  result<void> build(std::uint32_t capacity, const page_cache::options& chosen);
   void report(const base::stat_visitor& show) const;
 
   std::uint32_t take_credits(std::uint32_t pages_min, std::uint32_t pages_max);
@@ -117,6 +120,12 @@ class cache_core final : public reclaimer {
   void wake_frame_waiter();
   void note_evictable();
 
+  // A page that is pinned and valid was hit; `before` is a recent state of it.
+  void note_hit(frame& page, state_word before) {
+    // Only hits that add a mark write one.
+    if ((before & marks_counted_) != marks_full_) mark_hit(page, before);
+  }
+  void mark_hit(frame& page, state_word before);
   frame* link_or_find(file& owner, std::uint64_t number, frame*& spare);
 
   bool begin_write(frame& page, bool pinned_too);
@@ -148,8 +157,12 @@ class cache_core final : public reclaimer {
   page_table table_{arena_};
   wait_table waits_;
 
+  // A hit has nothing to mark if of the counted marks the full ones are set; never so if the policy is told of hits.
+  state_word marks_counted_ = 0;  // set by build, as the next
+  state_word marks_full_ = 0;
+
   mutable base::mutex queue_guard_{base::lock_rank::page_eviction};
-  eviction_queue queue_{arena_};      // guarded by queue_guard_
+  std::unique_ptr<eviction> queue_;   // set by build; what it holds is guarded by queue_guard_
   frame_index free_head_ = no_frame;  // owned frames without a page, through queue_next; guarded by queue_guard_
   std::uint32_t free_count_ = 0;      // guarded by queue_guard_
 

@@ -1,35 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+#include <memory>
+
+#include <larder/page_cache.h>
+#include <larder/result.h>
+#include <larder/units.h>
+
 #include "page/frame_arena.h"
 
 namespace larder::page {
 
-// Decides which page leaves next: SIEVE. Pages stand in a queue, newest first; a hand moves from the oldest towards the
-// newest and round again. A page visited since the hand last came by loses its mark and stays where it is; one that was
-// not is the next to go. Unlike in LRU a hit moves nothing, it only sets the mark; unlike in CLOCK a page that stays
-// does not become new, so pages seen once, as by a scan, leave soon.
+enum class departure : unsigned char {
+  evicted,  // for room: the page may be wanted again
+  dropped,  // with its contents: nobody wants it
+};
+
+// Decides which page leaves next. It holds every page that is in memory, and is guarded by the queue's mutex.
 //
-// Guarded by the queue's mutex. O(1) but for the hand, which is amortised O(1) against the marks that it clears.
-class eviction_queue {
+// A hit tells it nothing: it sets a mark in the page's own state (frame.h), until `marks()` are all set, and then
+// writes nothing at all. What the marks meant is seen when the policy looks at the page. Only LRU, which is there to be
+// compared with and has to know the exact order of hits, is told of each, under the mutex.
+//
+// Looking is not visiting: nothing that `advance` does makes a page stay longer than its hits do (KF-45).
+class eviction {
  public:
-  explicit eviction_queue(const frame_arena& arena) : arena_(arena) {}
-  eviction_queue(const eviction_queue&) = delete;
-  eviction_queue& operator=(const eviction_queue&) = delete;
+  // ENOMEM. `frames_max`: the most pages that there will ever be.
+  static result<std::unique_ptr<eviction>> create(eviction_policy policy, const frame_arena& arena,
+                                                  std::uint32_t frames_max);
+  // What it takes beside the frames, all of it from the start.
+  static bytes metadata_for(eviction_policy policy, std::uint32_t frames_max);
 
-  void insert(frame& page);
-  void remove(frame& page);
-  // Moves the hand on by one page: returns the page if it was not visited, null if it was or there is none. Looking is
-  // not visiting (KF-45).
-  frame* advance();
-  std::uint32_t size() const { return size_; }
+  virtual ~eviction() = default;
+  eviction(const eviction&) = delete;
+  eviction& operator=(const eviction&) = delete;
 
- private:
+  // A page that was brought in; its key is set, and it has no marks.
+  virtual void insert(frame& page) = 0;
+  virtual void remove(frame& page, departure why) = 0;
+  // A search for a page to evict begins; it calls advance until it takes a page, or gives up after `steps_max()`.
+  virtual void begin() {}
+  // Looks at the next page, and returns it if by the policy it may go, null if it stays or there is none. Whoever
+  // cannot evict it goes on.
+  virtual frame* advance() = 0;
+  virtual std::uint32_t size() const = 0;
+  // After so many steps every page was returned once, whatever its marks were.
+  virtual std::uint64_t steps_max() const { return std::uint64_t{2} * size(); }
+  // A page that is held was hit. Called for every hit if `told_of_hits()`, else never.
+  virtual void hit(frame&) {}
+  virtual bool told_of_hits() const { return false; }
+  // The marks that hits set, lowest first.
+  virtual state_word marks() const { return visited; }
+
+ protected:
+  explicit eviction(const frame_arena& arena) : arena_(arena) {}
   const frame_arena& arena_;
-  frame_index newest_ = no_frame;
-  frame_index oldest_ = no_frame;
-  frame_index hand_ = no_frame;  // where it looks next; no_frame: at the oldest
-  std::uint32_t size_ = 0;
 };
 
 }  // namespace larder::page

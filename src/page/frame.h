@@ -24,8 +24,11 @@ inline constexpr state_word dirty = state_word{1} << 35;    // newer than the ba
 inline constexpr state_word writing = state_word{1} << 36;  // being written back; `dirty` again if changed meanwhile
 inline constexpr state_word failed = state_word{1} << 37;   // dirty because the last write-back failed
 inline constexpr state_word stale = state_word{1} << 38;    // the backing changed while it was busy: read again
-inline constexpr state_word visited = state_word{1} << 39;  // pinned since the eviction hand last came by
-inline constexpr state_word waited = state_word{1} << 40;   // somebody waits for busy or writing to end
+// Hits since the eviction policy last took a mark away. Each hit sets the next, up to those that the policy counts.
+inline constexpr state_word visited = state_word{1} << 39;
+inline constexpr state_word visited_twice = state_word{1} << 40;
+inline constexpr state_word visited_thrice = state_word{1} << 41;
+inline constexpr state_word waited = state_word{1} << 42;  // somebody waits for busy or writing to end
 
 // What keeps a page that nobody pins from being evicted.
 inline constexpr state_word unevictable = pins_mask | unused | busy | dirty | writing;
@@ -43,6 +46,7 @@ struct alignas(64) frame {
   frame_index dirty_next = no_frame;      // the owner's dirty list; the file's mutex
   frame_index dirty_previous = no_frame;  // the file's mutex
   bool dirty_listed = false;              // the file's mutex
+  bool in_main_queue = false;             // which of S3-FIFO's queues it is in; the queue's mutex
 };
 static_assert(sizeof(frame) == 64);
 static_assert(base::atomic<state_word>::is_always_lock_free && base::atomic<file*>::is_always_lock_free);

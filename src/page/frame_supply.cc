@@ -65,17 +65,18 @@ bool cache_core::evict(frame& page) {
   } while (!page.state.compare_exchange_weak(seen, unused | (seen & waited), base::memory_order_acq_rel,
                                              base::memory_order_relaxed));
   table_.unlink(page);
-  queue_.remove(page);
+  queue_->remove(page, departure::evicted);
   evictions_.fetch_add(1, base::memory_order_relaxed);
   return true;
 }
 
-// Moves the hand twice around at most: once to clear the marks, once to find what has none.
+// Looks at every page at most so often that its marks are gone.
 cache_core::scan_result cache_core::scan(bool retry_failed) {
   frame* candidate = nullptr;
   int dirty_passed = 0;
-  for (std::uint64_t steps = std::uint64_t{2} * queue_.size(); steps > 0 && dirty_passed < dirty_passed_max; --steps) {
-    frame* at = queue_.advance();
+  queue_->begin();
+  for (std::uint64_t steps = queue_->steps_max(); steps > 0 && dirty_passed < dirty_passed_max; --steps) {
+    frame* at = queue_->advance();
     if (at == nullptr) continue;
     const state_word seen = at->state.load(base::memory_order_relaxed);
     if ((seen & unevictable) == dirty) {

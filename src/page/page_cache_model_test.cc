@@ -4,14 +4,19 @@
 // cache's laws are checked; after each flush that succeeds the disk holds what the model holds.
 #include <algorithm>
 #include <random>
+#include <tuple>
 
 #include "page/page_test.h"
 
 namespace larder::page {
 namespace {
 
-class PageCacheModelTest : public page_cache_test, public ::testing::WithParamInterface<std::uint64_t> {
+class PageCacheModelTest : public page_cache_test,
+                           public ::testing::WithParamInterface<std::tuple<eviction_policy, std::uint64_t>> {
  protected:
+  PageCacheModelTest() { policy_ = std::get<0>(GetParam()); }
+  static std::uint64_t seed() { return std::get<1>(GetParam()); }
+
   static constexpr std::uint64_t file_size = 40 * page + 777;
 
   std::uint64_t below(std::uint64_t end) { return std::uniform_int_distribution<std::uint64_t>(0, end - 1)(random_); }
@@ -148,8 +153,8 @@ class PageCacheModelTest : public page_cache_test, public ::testing::WithParamIn
     file_.reset();
   }
 
-  std::mt19937_64 random_{GetParam()};
-  test_disk disk_{file_size, GetParam() % 3 != 0};
+  std::mt19937_64 random_{seed()};
+  test_disk disk_{file_size, seed() % 3 != 0};
   std::vector<std::byte> model_ = filled(file_size, 0);
   std::unique_ptr<cached_file> file_;
 };
@@ -165,11 +170,16 @@ TEST_P(PageCacheModelTest, OnePageHoldsWhatAnArrayHolds) {
 }
 
 TEST_P(PageCacheModelTest, CacheThatGrowsHoldsWhatAnArrayHolds) {
-  make_cache(4, 24_KiB + page_cache::least_memory({.guaranteed_pages = 4, .limit = 200_KiB}));
+  make_cache(4, 24_KiB + page_cache::least_memory({.guaranteed_pages = 4, .limit = 200_KiB, .policy = policy_}));
   run(600);
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, PageCacheModelTest, ::testing::Range(std::uint64_t{1}, std::uint64_t{13}));
+INSTANTIATE_TEST_SUITE_P(Seeds, PageCacheModelTest,
+                         ::testing::Combine(::testing::ValuesIn(eviction_policies),
+                                            ::testing::Range(std::uint64_t{1}, std::uint64_t{7})),
+                         [](const auto& of_test) {
+                           return policy_word(std::get<0>(of_test.param)) + std::to_string(std::get<1>(of_test.param));
+                         });
 
 }  // namespace
 }  // namespace larder::page

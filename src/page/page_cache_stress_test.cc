@@ -11,8 +11,10 @@
 namespace larder::page {
 namespace {
 
-class PageCacheStressTest : public page_cache_test {
+class PageCacheStressTest : public page_cache_test, public ::testing::WithParamInterface<eviction_policy> {
  protected:
+  PageCacheStressTest() { policy_ = GetParam(); }
+
   // Runs `body(number)` on so many threads at once, with small stacks.
   template <typename Body>
   static void on_threads(int count, Body body) {
@@ -34,7 +36,7 @@ class PageCacheStressTest : public page_cache_test {
 };
 
 // KF-51: every thread holds a page and wants another, in fewer pages than there are threads.
-TEST_F(PageCacheStressTest, ThousandThreadsThatHoldAPageAndWantAnotherFinishIn600KiB) {
+TEST_P(PageCacheStressTest, ThousandThreadsThatHoldAPageAndWantAnotherFinishIn600KiB) {
   make_cache(16, 600_KiB);
   test_disk disk(4096 * page);
   disk.lag_us = 100;  // so that their times overlap
@@ -56,7 +58,7 @@ TEST_F(PageCacheStressTest, ThousandThreadsThatHoldAPageAndWantAnotherFinishIn60
 }
 
 // KF-51, KF-52: with a slow disk, every page dirty and not a byte of memory left, frames come from write-back alone.
-TEST_F(PageCacheStressTest, WritersInAFullCacheFinish) {
+TEST_P(PageCacheStressTest, WritersInAFullCacheFinish) {
   make_fixed_cache(16);
   test_disk disk(1024 * page);
   disk.lag_us = 20;
@@ -77,7 +79,7 @@ TEST_F(PageCacheStressTest, WritersInAFullCacheFinish) {
 }
 
 // A look-up that takes no lock never gives one page for another, while frames change hands under it.
-TEST_F(PageCacheStressTest, PinnedPageIsThePageThatWasAskedFor) {
+TEST_P(PageCacheStressTest, PinnedPageIsThePageThatWasAskedFor) {
   make_fixed_cache(24);
   constexpr std::uint64_t pages = 64;
   test_disk left(pages * page);
@@ -113,7 +115,7 @@ TEST_F(PageCacheStressTest, PinnedPageIsThePageThatWasAskedFor) {
 }
 
 // Each thread writes, reads and discards pages of its own, while they push each other's out.
-TEST_F(PageCacheStressTest, ThreadsReadWhatTheyWrote) {
+TEST_P(PageCacheStressTest, ThreadsReadWhatTheyWrote) {
   make_cache(16, 256_KiB);
   constexpr std::uint64_t own_pages = 16;
   constexpr int threads = 16;
@@ -151,7 +153,7 @@ TEST_F(PageCacheStressTest, ThreadsReadWhatTheyWrote) {
   ASSERT_TRUE(file->flush());
 }
 
-TEST_F(PageCacheStressTest, WhatWasDiscardedIsNotReadAgainWhileOthersLoad) {
+TEST_P(PageCacheStressTest, WhatWasDiscardedIsNotReadAgainWhileOthersLoad) {
   make_fixed_cache(32);
   constexpr std::uint64_t pages = 256;
   test_disk disk(pages * page);
@@ -179,7 +181,7 @@ TEST_F(PageCacheStressTest, WhatWasDiscardedIsNotReadAgainWhileOthersLoad) {
   ASSERT_TRUE(file->flush());
 }
 
-TEST_F(PageCacheStressTest, ConcurrentFlushesShareTheWork) {
+TEST_P(PageCacheStressTest, ConcurrentFlushesShareTheWork) {
   make_fixed_cache(64);
   test_disk disk(64 * page);
   disk.lag_us = 100;
@@ -200,7 +202,7 @@ TEST_F(PageCacheStressTest, ConcurrentFlushesShareTheWork) {
 }
 
 // Another user of the budget takes most of it, again and again, while the cache is at work (KF-47, KF-53, KF-54).
-TEST_F(PageCacheStressTest, OthersGetTheirMemoryWhileTheCacheWorks) {
+TEST_P(PageCacheStressTest, OthersGetTheirMemoryWhileTheCacheWorks) {
   make_cache(8, 512_KiB);
   test_disk disk(512 * page);
   auto file = open(disk);
@@ -225,6 +227,8 @@ TEST_F(PageCacheStressTest, OthersGetTheirMemoryWhileTheCacheWorks) {
   EXPECT_GT(cache_->stats().pages_reclaimed, 0U);
   ASSERT_TRUE(file->flush());
 }
+
+INSTANTIATE_TEST_SUITE_P(Policies, PageCacheStressTest, ::testing::ValuesIn(eviction_policies), policy_in_name());
 
 }  // namespace
 }  // namespace larder::page

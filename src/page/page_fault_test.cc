@@ -3,6 +3,7 @@
 // KF-48: every system call under the page cache fails at its n-th use, for n = 1, 2, 3 … until a run needs none more.
 // What the caller was told holds, nothing written is lost, and the budget comes back to nothing.
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "os/fault.h"
@@ -12,7 +13,8 @@
 namespace larder::page {
 namespace {
 
-class PageFaultTest : public page_cache_test, public ::testing::WithParamInterface<os::call> {
+class PageFaultTest : public page_cache_test,
+                      public ::testing::WithParamInterface<std::tuple<eviction_policy, os::call>> {
  protected:
   // Ends early where a call that fails leaves nothing to go on with.
   void scenario() {
@@ -20,7 +22,9 @@ class PageFaultTest : public page_cache_test, public ::testing::WithParamInterfa
     if (!file) return;
     auto disk = file_backing::adopt(file->release(), false);
     if (!disk) return;
-    auto made = page_cache::create("test", {.budget = budget_.get(), .guaranteed_pages = 4, .limit = bytes{16 * page}});
+    auto made = page_cache::create(
+        "test",
+        {.budget = budget_.get(), .guaranteed_pages = 4, .limit = bytes{16 * page}, .policy = std::get<0>(GetParam())});
     if (!made) return;
     cache_ = *std::move(made);
     auto opened = cache_->open(**disk);
@@ -57,10 +61,11 @@ class PageFaultTest : public page_cache_test, public ::testing::WithParamInterfa
 };
 
 TEST_P(PageFaultTest, NothingIsLostWhenACallFails) {
+  const os::call call = std::get<1>(GetParam());
   std::uint64_t nth = 1;
   for (bool fired = true; fired && !HasFatalFailure(); ++nth) {
     budget_ = std::make_unique<memory_budget>("test", memory_budget::options{.limit = 256_KiB});
-    os::fault::arm(GetParam(), nth, GetParam() == os::call::map || GetParam() == os::call::advise ? ENOMEM : EIO);
+    os::fault::arm(call, nth, call == os::call::map || call == os::call::advise ? ENOMEM : EIO);
     scenario();
     os::fault::disarm();
     fired = os::fault::fired();
@@ -71,9 +76,12 @@ TEST_P(PageFaultTest, NothingIsLostWhenACallFails) {
   EXPECT_GT(nth, 1U);
 }
 
+// Of the policies, only S3-FIFO takes memory of its own.
 INSTANTIATE_TEST_SUITE_P(Calls, PageFaultTest,
-                         ::testing::Values(os::call::map, os::call::advise, os::call::open, os::call::stat,
-                                           os::call::read, os::call::write, os::call::sync, os::call::allocate));
+                         ::testing::Combine(::testing::Values(eviction_policy::sieve, eviction_policy::s3_fifo),
+                                            ::testing::Values(os::call::map, os::call::advise, os::call::open,
+                                                              os::call::stat, os::call::read, os::call::write,
+                                                              os::call::sync, os::call::allocate)));
 
 TEST(FileBackingTest, RefusesWhatIsNoDisk) {
   EXPECT_EQ(file_backing::open("/nowhere/at/all", true).error(), error_from(ENOENT));

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -94,17 +95,19 @@ class page_cache_test : public ::testing::Test {
 
   page_cache& make_cache(std::uint32_t guaranteed_pages, bytes limit) {
     budget_ = std::make_unique<memory_budget>("test", memory_budget::options{.limit = limit});
-    auto made = page_cache::create("test", {.budget = budget_.get(), .guaranteed_pages = guaranteed_pages});
+    auto made =
+        page_cache::create("test", {.budget = budget_.get(), .guaranteed_pages = guaranteed_pages, .policy = policy_});
     EXPECT_TRUE(made) << made.error().message();
     cache_ = *std::move(made);
     return *cache_;
   }
   // A cache of exactly so many pages.
   page_cache& make_fixed_cache(std::uint32_t pages) {
-    const bytes least = page_cache::least_memory({.guaranteed_pages = pages, .limit = bytes{page} * pages});
+    page_cache::options chosen{.guaranteed_pages = pages, .limit = bytes{page} * pages, .policy = policy_};
+    const bytes least = page_cache::least_memory(chosen);
     budget_ = std::make_unique<memory_budget>("test", memory_budget::options{.limit = least + bytes{4096}});
-    auto made =
-        page_cache::create("test", {.budget = budget_.get(), .guaranteed_pages = pages, .limit = bytes{page} * pages});
+    chosen.budget = budget_.get();
+    auto made = page_cache::create("test", chosen);
     EXPECT_TRUE(made) << made.error().message();
     cache_ = *std::move(made);
     return *cache_;
@@ -127,9 +130,20 @@ class page_cache_test : public ::testing::Test {
     EXPECT_LE(budget_->peak(), budget_->limit());
   }
 
+  eviction_policy policy_ = default_eviction_policy;  // of the caches made from now on
   std::unique_ptr<memory_budget> budget_;
   std::unique_ptr<page_cache> cache_;
 };
+
+// Names of tests that have a policy as their parameter.
+inline std::string policy_word(eviction_policy policy) {
+  std::string word(name_of(policy));
+  std::erase(word, '-');
+  return word;
+}
+inline auto policy_in_name() {
+  return [](const ::testing::TestParamInfo<eviction_policy>& info) { return policy_word(info.param); };
+}
 
 inline std::vector<std::byte> filled(std::size_t size, int value) {
   return std::vector<std::byte>(size, static_cast<std::byte>(value));

@@ -23,9 +23,20 @@ frame* cache_core::try_pin(const file& owner, std::uint64_t number) {
     unpin(*at.page);
     return nullptr;
   }
-  // Only the first hit after the hand came by writes the mark.
-  if ((at.before & visited) == 0) at.page->state.fetch_or(visited, base::memory_order_relaxed);
+  note_hit(*at.page, at.before);
   return at.page;
+}
+
+// Two hits at once may set the same mark, and count as one.
+void cache_core::mark_hit(frame& page, state_word before) {
+  if (queue_->told_of_hits()) {
+    const base::lock locked(queue_guard_);
+    queue_->hit(page);  // it is in the queue: it is valid, so it was entered, and pinned
+    return;
+  }
+  const state_word lowest = marks_counted_ & ~(marks_counted_ - 1);
+  const state_word next = (((before & marks_counted_) << 1) | lowest) & marks_counted_;
+  page.state.fetch_or(next, base::memory_order_relaxed);  // a mark publishes nothing
 }
 
 result<cache_core::pinned> cache_core::pin(file& owner, std::uint64_t number) {
@@ -38,7 +49,7 @@ result<cache_core::pinned> cache_core::pin(file& owner, std::uint64_t number) {
     page = link_or_find(owner, number, spare);
     if (spare == nullptr) {
       const base::lock locked(queue_guard_);
-      queue_.insert(*page);
+      queue_->insert(*page);
       return pinned{page, pin_outcome::to_fill};
     }
     put_free(*spare);  // another was faster
@@ -69,7 +80,7 @@ cache_core::pin_outcome cache_core::look_at(frame& page) {
   state_word seen = page.state.load(base::memory_order_acquire);  // partner: publish
   for (;;) {
     if ((seen & valid) != 0) {
-      if ((seen & visited) == 0) page.state.fetch_or(visited, base::memory_order_relaxed);
+      note_hit(page, seen);
       return pin_outcome::filled;
     }
     if ((seen & busy) != 0) return pin_outcome::being_filled;

@@ -52,7 +52,7 @@ cache_core::drop_attempt cache_core::try_drop(file& owner, std::uint64_t number,
 void cache_core::free_dropped(frame& page) {
   {
     const base::lock locked(queue_guard_);
-    queue_.remove(page);
+    queue_->remove(page, departure::dropped);
   }
   put_free(page);
 }
