@@ -26,6 +26,10 @@ struct frame;
 class cached_file;
 class page_ref;
 
+// The largest page that a cache may have. Small pages waste no memory on neighbours that nobody asked for; large ones
+// need fewer reads, look-ups and metadata where the whole of them is wanted.
+inline constexpr bytes largest_page_size{64U << 10};
+
 // Which page leaves when room is needed.
 enum class eviction_policy : unsigned char {
   sieve,    // a mark and a hand: resists scans, costs least
@@ -94,7 +98,7 @@ class LARDER_API page_ref {
   ~page_ref() { reset(); }
 
   explicit operator bool() const { return frame_ != nullptr; }
-  // The page's bytes: page_size of them, fewer in the last page of a file whose size is no multiple of that.
+  // The page's bytes: a page's size of them, fewer in the last page of a file whose size is no multiple of that.
   std::span<std::byte> data() const { return {data_, frame_ == nullptr ? std::size_t{0} : size_}; }
 
   // True for a page pinned to be overwritten that was not in memory: its bytes mean nothing until `written`, and others
@@ -115,7 +119,7 @@ class LARDER_API page_ref {
  private:
   friend class cached_file;
   page_ref(pin_admission& admission, page::frame& frame, std::byte* data, std::size_t size, bool fresh)
-      : frame_(&frame), admission_(&admission), data_(data), size_(static_cast<std::uint16_t>(size)), fresh_(fresh) {}
+      : frame_(&frame), admission_(&admission), data_(data), size_(static_cast<std::uint32_t>(size)), fresh_(fresh) {}
   void take(page_ref& other) {
     frame_ = std::exchange(other.frame_, nullptr);
     admission_ = other.admission_;
@@ -130,7 +134,7 @@ class LARDER_API page_ref {
   page::frame* frame_ = nullptr;
   pin_admission* admission_ = nullptr;
   std::byte* data_ = nullptr;
-  std::uint16_t size_ = 0;
+  std::uint32_t size_ = 0;
   bool fresh_ = false;
   bool dirtied_ = false;
 };
@@ -165,6 +169,7 @@ class LARDER_API page_cache {
     std::uint32_t guaranteed_pages = 64;  // charged from the start and never given back: what progress is made with
     bytes limit = unlimited;              // most that the pages may take
     eviction_policy policy = default_eviction_policy;
+    bytes page_size{larder::page_size};  // a power of two, up to largest_page_size
   };
 
   // ENOMEM if the budget has no room for the guaranteed pages and the tables, EINVAL if no page is guaranteed or
@@ -208,6 +213,8 @@ class LARDER_API cached_file {
   cached_file& operator=(const cached_file&) = delete;
 
   bytes size() const;
+  // Of the cache. Pages are numbered from 0: page n begins at byte n × page size.
+  bytes page_size() const;
 
   // Pins one page. Who pins several pages one after the other, pins them in ascending order (of one file, then of the
   // next opened), and else drops the higher ones first: two operations could wait for each other's fresh pages.
@@ -246,7 +253,7 @@ class LARDER_API cached_file {
 
   result<bool> pin_one(std::uint64_t page_number, page_ref& into, pin_admission& admission);
   void wait_until_settled(page_ref& pinned);
-  static void clear_end(page_ref& fresh);
+  void clear_end(page_ref& fresh) const;
   result<void> fill_fresh(std::uint64_t first_page, std::span<page_ref> pages);
   result<void> zero_edges(std::uint64_t offset, std::uint64_t end, std::uint64_t inner, std::uint64_t inner_end,
                           pin_admission* admission);

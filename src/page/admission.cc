@@ -122,7 +122,7 @@ result<std::uint32_t> cache_core::wait_at_front(std::uint32_t pages_min, std::ui
 bytes cache_core::cost_of_growing(std::uint32_t pages) const {
   const base::lock locked(queue_guard_);
   const std::uint32_t possible = std::min(pages, arena_.not_taken());
-  return possible == 0 ? bytes{} : bytes{page_size} * (possible + arena_.metadata_for(possible));
+  return possible == 0 ? bytes{} : arena_.cost_of(possible);
 }
 
 // Turns a charge that was made into free frames, as far as it goes, and gives back the rest.
@@ -131,7 +131,7 @@ void cache_core::grow_with(bytes charged) {
   {
     const base::lock locked(queue_guard_);
     while (arena_.not_taken() > 0) {
-      const bytes cost = bytes{page_size} * (1 + arena_.metadata_for(1));
+      const bytes cost = arena_.cost_of(1);
       if (cost > charged) break;
       charged -= cost;
       frame& taken = arena_.take();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The page cache. Frames of 4 KiB in one reserved range of addresses (frame_arena.h), each charged to the budget while
+// The page cache. Frames of a page in one reserved range of addresses (frame_arena.h), each charged to the budget while
 // it is owned; a hash table from pages to frames whose look-up takes no lock (page_table.cc); an eviction queue
 // (eviction.cc); pins under admissions (admission.cc, pin.cc); supply of frames (frame_supply.cc); write-back
 // (write_back.cc); dropping of ranges (range.cc). The faces are in page_cache.cc, page_ref.cc and cached_file.cc.
@@ -19,10 +19,11 @@
 //   dirty or writing ⇒ valid;  busy ⇒ not valid and pinned
 //   listed by its file ⇔ dirty or writing;  dirty_pages = frames that are dirty
 //   the bytes of a valid page beyond the end of its file are zeros
-//   charged = fixed + 4 KiB × (owned + pages of metadata beyond the first) ≤ used of the budget
+//   charged = fixed + page × owned + 4 KiB × (pages of metadata beyond the first) ≤ used of the budget
 #include "page/cache_core.h"
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 
 #include "base/check.h"
@@ -36,6 +37,10 @@ memory_budget& budget_of(const page_cache::options& chosen) {
   return chosen.budget != nullptr ? *chosen.budget : memory_budget::process();
 }
 
+bool is_page_size(bytes length) {
+  return bytes{page_size} <= length && length <= largest_page_size && std::has_single_bit(length.count);
+}
+
 // The most frames that may ever be owned.
 std::uint32_t capacity_of(const page_cache::options& chosen) {
   bytes most = std::min(chosen.limit, os::physical_memory());
@@ -43,7 +48,7 @@ std::uint32_t capacity_of(const page_cache::options& chosen) {
     most = std::min(most, node->limit());
   }
   return static_cast<std::uint32_t>(
-      std::min<std::uint64_t>(most.count / page_size, std::numeric_limits<std::int32_t>::max()));
+      std::min<std::uint64_t>(most.count / chosen.page_size.count, std::numeric_limits<std::int32_t>::max()));
 }
 
 bytes fixed_charge_for(std::uint32_t capacity, const page_cache::options& chosen) {
@@ -58,12 +63,13 @@ constexpr bytes file_charge{sizeof(file) + sizeof(cached_file)};
 
 bytes cache_core::least_memory(const page_cache::options& chosen) {
   const std::uint32_t metadata_pages = chosen.guaranteed_pages / frame_arena::frames_per_metadata_page;
-  return fixed_charge_for(capacity_of(chosen), chosen) + bytes{page_size} * (chosen.guaranteed_pages + metadata_pages);
+  return fixed_charge_for(capacity_of(chosen), chosen) + chosen.page_size * chosen.guaranteed_pages +
+         bytes{page_size} * metadata_pages;
 }
 
 result<std::unique_ptr<cache_core>> cache_core::create(std::string_view name, const page_cache::options& chosen) {
+  if (chosen.guaranteed_pages == 0 || !is_page_size(chosen.page_size)) return error_from(EINVAL);
   const std::uint32_t capacity = capacity_of(chosen);
-  if (chosen.guaranteed_pages == 0) return error_from(EINVAL);
   if (capacity < chosen.guaranteed_pages) return error_from(ENOMEM);
   // Others that can give memory back are asked to, once.
   memory_budget& budget = budget_of(chosen);
@@ -82,7 +88,10 @@ cache_core::cache_core(std::string_view name, memory_budget& budget, std::uint32
     : name_(name), budget_(budget), floor_(floor) {}
 
 result<void> cache_core::build(std::uint32_t capacity, const page_cache::options& chosen) {
-  if (const auto reserved = arena_.reserve(capacity); !reserved) return reserved;
+  if (const auto reserved =
+          arena_.reserve(capacity, static_cast<std::uint32_t>(std::countr_zero(chosen.page_size.count)));
+      !reserved)
+    return reserved;
   if (const auto reserved = table_.reserve(capacity); !reserved) return reserved;
   auto queue = eviction::create(chosen.policy, arena_, capacity);
   if (!queue) return queue.error();
@@ -103,14 +112,19 @@ cache_core::~cache_core() {
   LARDER_CHECK(admitted_in(supply_.load()) == 0, "page cache \"%s\" destroyed while %u pins are admitted",
                name_.c_str(), admitted_in(supply_.load()));
   budget_.remove_reclaimer(*this);
-  const std::uint64_t pages = owned_in(supply_.load()) + arena_.metadata_pages() - 1;
-  budget_.release(fixed_charge_ + bytes{page_size} * pages);
+  budget_.release(charged());
+}
+
+// What the budget has been charged for this cache, but for its files, when nobody is at work.
+bytes cache_core::charged() const {
+  return fixed_charge_ + bytes{arena_.page_length()} * owned_in(supply_.load()) +
+         bytes{page_size} * (arena_.metadata_pages() - 1);
 }
 
 result<file*> cache_core::open(backing& source) {
   if (!budget_.charge(file_charge, os::now())) return error_from(ENOMEM);
   files_open_.fetch_add(1);
-  return new file(*this, source, files_opened_.fetch_add(1) + 1);
+  return new file(*this, source, arena_.page_shift(), files_opened_.fetch_add(1) + 1);
 }
 
 void cache_core::release_file(file& owner) {
@@ -189,8 +203,7 @@ void cache_core::audit() const {
                queue_->size());
   LARDER_CHECK(dirty_found == dirty_pages_.load(), "page cache \"%s\": %lld dirty frames, %lld counted", name,
                static_cast<long long>(dirty_found), static_cast<long long>(dirty_pages_.load()));
-  const bytes charged = fixed_charge_ + bytes{page_size} * (owned + arena_.metadata_pages() - 1);
-  LARDER_CHECK(charged <= budget_.used(), "page cache \"%s\": more charged than budget \"%s\" has in use", name,
+  LARDER_CHECK(charged() <= budget_.used(), "page cache \"%s\": more charged than budget \"%s\" has in use", name,
                budget_.name().c_str());
 }
 
@@ -217,7 +230,7 @@ void cache_core::audit_frame(frame_index index) const {
                static_cast<unsigned long long>(state), at.dirty_listed ? 1 : 0);
   if ((state & valid) == 0) return;
   const std::byte* data = arena_.data_of(at);
-  const bool clean_end = std::all_of(data + owner.bytes_in_page(number), data + page_size,
+  const bool clean_end = std::all_of(data + owner.bytes_in_page(number), data + owner.page_length(),
                                      [](std::byte each) { return each == std::byte{0}; });
   LARDER_CHECK(clean_end, "page cache \"%s\": bytes beyond the end of a file are not zeros", name_.c_str());
 }

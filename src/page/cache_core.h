@@ -16,8 +16,8 @@ namespace larder::page {
 // What marks_full_ is where every hit is to be told: a bit that no state has.
 inline constexpr state_word never_full = state_word{1} << 63;
 
-// Most pages in one read or write of a backing: 128 KiB, past which one call's cost no longer shows, and whose vectors
-// are at home on the smallest stack.
+// Most pages in one read or write of a backing: at least 128 KiB, past which one call's cost no longer shows, and whose
+// vectors are at home on the smallest stack.
 inline constexpr std::size_t batch_pages_max = 32;
 
 // The cache without its faces: frames, the table, eviction, admission, write-back. The theory is in cache_core.cc; the
@@ -94,6 +94,7 @@ class cache_core final : public reclaimer {
 
   cache_core(std::string_view name, memory_budget& budget, std::uint32_t floor);
   result<void> build(std::uint32_t capacity, const page_cache::options& chosen);
+  bytes charged() const;
   void report(const base::stat_visitor& show) const;
 
   std::uint32_t take_credits(std::uint32_t pages_min, std::uint32_t pages_max);

@@ -23,10 +23,6 @@ bool is_within(const page::file& file, std::uint64_t offset, std::uint64_t lengt
   return offset <= file.size && length <= file.size - offset;
 }
 
-std::uint64_t pages_touched(std::uint64_t offset, std::uint64_t length) {
-  return length == 0 ? 0 : (offset + length - 1) / page_size - offset / page_size + 1;
-}
-
 // The admission that was given, or one of our own.
 result<pin_admission*> admission_for(cache_core& core, pin_admission* given, pin_admission& own, std::uint64_t pages) {
   if (given != nullptr) {
@@ -44,14 +40,15 @@ result<pin_admission*> admission_for(cache_core& core, pin_admission* given, pin
 class chunk {
  public:
   // Pins the pages of a range from its start, as many as the admission allows.
-  result<void> pin(cached_file& file, std::uint64_t offset, std::uint64_t length, access intent,
+  result<void> pin(cached_file& file, const page::file& in, std::uint64_t offset, std::uint64_t length, access intent,
                    pin_admission& admission) {
-    const std::uint64_t pages = pages_touched(offset, length);
+    in_ = &in;
+    const std::uint64_t pages = in.pages_touched(offset, length);
     count_ = static_cast<std::size_t>(
         std::min({pages, std::uint64_t{admission.available()}, std::uint64_t{batch_pages_max}}));
     offset_ = offset;
-    end_ = std::min(offset + length, (offset / page_size + count_) * page_size);
-    return file.pin_range(offset / page_size, std::span(pages_.data(), count_), intent, admission);
+    end_ = std::min(offset + length, in.offset_of(in.page_of(offset) + count_));
+    return file.pin_range(in.page_of(offset), std::span(pages_.data(), count_), intent, admission);
   }
   std::uint64_t length() const { return end_ - offset_; }
 
@@ -59,9 +56,10 @@ class chunk {
   template <typename Action>
   result<void> for_each(Action action) {
     std::uint64_t at = offset_;
+    const std::uint64_t page_length = in_->page_length();
     for (std::size_t i = 0; i < count_; ++i) {
-      const auto first = static_cast<std::size_t>(at % page_size);
-      const auto last = static_cast<std::size_t>(std::min<std::uint64_t>(page_size, first + (end_ - at)));
+      const auto first = static_cast<std::size_t>(at % page_length);
+      const auto last = static_cast<std::size_t>(std::min<std::uint64_t>(page_length, first + (end_ - at)));
       if (const result<void> done = action(pages_[i], first, last, at - offset_); !done) return done;
       pages_[i].reset();
       at += last - first;
@@ -70,6 +68,7 @@ class chunk {
   }
 
  private:
+  const page::file* in_ = nullptr;
   std::array<page_ref, batch_pages_max> pages_;
   std::size_t count_ = 0;
   std::uint64_t offset_ = 0;
@@ -78,11 +77,11 @@ class chunk {
 
 // Works a range off in chunks.
 template <typename Action>
-result<void> for_chunks(cached_file& file, std::uint64_t offset, std::uint64_t length, access intent,
-                        pin_admission& admission, Action action) {
+result<void> for_chunks(cached_file& file, const page::file& in, std::uint64_t offset, std::uint64_t length,
+                        access intent, pin_admission& admission, Action action) {
   for (std::uint64_t done = 0; done < length;) {
     chunk pinned;
-    if (const auto got = pinned.pin(file, offset + done, length - done, intent, admission); !got) return got;
+    if (const auto got = pinned.pin(file, in, offset + done, length - done, intent, admission); !got) return got;
     const auto acted = pinned.for_each([&](page_ref& page, std::size_t first, std::size_t last, std::uint64_t into) {
       return action(page, first, last, done + into);
     });
@@ -92,8 +91,9 @@ result<void> for_chunks(cached_file& file, std::uint64_t offset, std::uint64_t l
   return {};
 }
 
-result<void> write_zeros(cached_file& file, std::uint64_t offset, std::uint64_t length, pin_admission& admission) {
-  return for_chunks(file, offset, length, access::overwrite, admission,
+result<void> write_zeros(cached_file& file, const page::file& in, std::uint64_t offset, std::uint64_t length,
+                         pin_admission& admission) {
+  return for_chunks(file, in, offset, length, access::overwrite, admission,
                     [](page_ref& page, std::size_t first, std::size_t last, std::uint64_t) {
                       std::memset(page.data().data() + first, 0, last - first);
                       return page.written(first, last);
@@ -105,6 +105,7 @@ result<void> write_zeros(cached_file& file, std::uint64_t offset, std::uint64_t 
 cached_file::~cached_file() { file_.core.close(file_); }
 
 bytes cached_file::size() const { return {file_.size}; }
+bytes cached_file::page_size() const { return {file_.page_length()}; }
 
 page_ref cached_file::try_pin(std::uint64_t page_number, pin_admission& admission) {
   LARDER_CHECK(admission.available() > 0, "page cache: more pages are pinned than the %u admitted", admission.pages());
@@ -184,7 +185,9 @@ void cached_file::wait_until_settled(page_ref& pinned) {
 }
 
 // What a page has beyond the end of its file is zeros, whatever the frame held before.
-void cached_file::clear_end(page_ref& fresh) { std::memset(fresh.data_ + fresh.size_, 0, page_size - fresh.size_); }
+void cached_file::clear_end(page_ref& fresh) const {
+  std::memset(fresh.data_ + fresh.size_, 0, file_.page_length() - fresh.size_);
+}
 
 // Reads the fresh ones among consecutive pages in, each run of neighbours with one read.
 result<void> cached_file::fill_fresh(std::uint64_t first_page, std::span<page_ref> pages) {
@@ -199,14 +202,14 @@ result<void> cached_file::fill_fresh(std::uint64_t first_page, std::span<page_re
       ++first;
       continue;
     }
-    const std::uint64_t offset = (first_page + first) * page_size;
+    const std::uint64_t offset = file_.offset_of(first_page + first);
     if (const auto read = file_.source.read(std::span(vectors.data(), count), offset); !read) return read;
     file_.core.note_read(count);
     for (; first < end; ++first) {
       page_ref& filled = pages[first];
       while (!file_.core.publish(*filled.frame_, false, false)) {
         const iovec again{filled.data_, filled.size_};
-        const auto read = file_.source.read(std::span(&again, 1), (first_page + first) * page_size);
+        const auto read = file_.source.read(std::span(&again, 1), file_.offset_of(first_page + first));
         if (!read) return read;
       }
       filled.fresh_ = false;
@@ -218,9 +221,9 @@ result<void> cached_file::fill_fresh(std::uint64_t first_page, std::span<page_re
 result<void> cached_file::read(std::uint64_t offset, std::span<std::byte> into, pin_admission* admission) {
   if (!is_within(file_, offset, into.size())) return error_from(EINVAL);
   pin_admission own;
-  const auto using_it = admission_for(file_.core, admission, own, pages_touched(offset, into.size()));
+  const auto using_it = admission_for(file_.core, admission, own, file_.pages_touched(offset, into.size()));
   if (!using_it) return using_it.error();
-  return for_chunks(*this, offset, into.size(), access::read, **using_it,
+  return for_chunks(*this, file_, offset, into.size(), access::read, **using_it,
                     [into](page_ref& page, std::size_t first, std::size_t last, std::uint64_t done) -> result<void> {
                       std::memcpy(into.data() + done, page.data().data() + first, last - first);
                       return {};
@@ -230,9 +233,9 @@ result<void> cached_file::read(std::uint64_t offset, std::span<std::byte> into, 
 result<void> cached_file::write(std::uint64_t offset, std::span<const std::byte> from, pin_admission* admission) {
   if (!is_within(file_, offset, from.size())) return error_from(EINVAL);
   pin_admission own;
-  const auto using_it = admission_for(file_.core, admission, own, pages_touched(offset, from.size()));
+  const auto using_it = admission_for(file_.core, admission, own, file_.pages_touched(offset, from.size()));
   if (!using_it) return using_it.error();
-  return for_chunks(*this, offset, from.size(), access::overwrite, **using_it,
+  return for_chunks(*this, file_, offset, from.size(), access::overwrite, **using_it,
                     [from](page_ref& page, std::size_t first, std::size_t last, std::uint64_t done) {
                       std::memcpy(page.data().data() + first, from.data() + done, last - first);
                       return page.written(first, last);
@@ -242,16 +245,16 @@ result<void> cached_file::write(std::uint64_t offset, std::span<const std::byte>
 result<void> cached_file::load(std::uint64_t offset, bytes length, pin_admission* admission) {
   if (!is_within(file_, offset, length.count)) return error_from(EINVAL);
   pin_admission own;
-  const auto using_it = admission_for(file_.core, admission, own, pages_touched(offset, length.count));
+  const auto using_it = admission_for(file_.core, admission, own, file_.pages_touched(offset, length.count));
   if (!using_it) return using_it.error();
-  return for_chunks(*this, offset, length.count, access::read, **using_it,
+  return for_chunks(*this, file_, offset, length.count, access::read, **using_it,
                     [](page_ref&, std::size_t, std::size_t, std::uint64_t) -> result<void> { return {}; });
 }
 
 bool cached_file::resident(std::uint64_t offset, bytes length) const {
   if (!is_within(file_, offset, length.count)) return false;
-  const std::uint64_t first = offset / page_size;
-  return file_.core.all_valid(file_, first, first + pages_touched(offset, length.count));
+  const std::uint64_t first = file_.page_of(offset);
+  return file_.core.all_valid(file_, first, first + file_.pages_touched(offset, length.count));
 }
 
 result<void> cached_file::flush() {
@@ -263,8 +266,8 @@ result<void> cached_file::flush() {
 
 result<void> cached_file::flush_range(std::uint64_t offset, bytes length) {
   if (!is_within(file_, offset, length.count)) return error_from(EINVAL);
-  const std::uint64_t first = offset / page_size;
-  const auto written = file_.core.write_range(file_, first, first + pages_touched(offset, length.count));
+  const std::uint64_t first = file_.page_of(offset);
+  const auto written = file_.core.write_range(file_, first, first + file_.pages_touched(offset, length.count));
   const auto synced = file_.sync.run([this] { return file_.source.flush(); });
   return written ? synced : written;
 }
@@ -278,11 +281,11 @@ result<void> cached_file::zero(std::uint64_t offset, bytes length, bool keep_blo
   if (length.count == 0) return {};
   const std::uint64_t end = offset + length.count;
   // Whole pages; the last page of the file is whole if it is zeroed up to the file's end.
-  const std::uint64_t first = (offset + page_size - 1) / page_size;
-  const std::uint64_t last = end == file_.size ? file_.pages() : end / page_size;
+  const std::uint64_t first = file_.page_of(offset + file_.page_length() - 1);
+  const std::uint64_t last = end == file_.size ? file_.pages() : file_.page_of(end);
   if (first < last) {
-    const std::uint64_t inner_offset = first * page_size;
-    const bytes inner{std::min(last * page_size, file_.size) - inner_offset};
+    const std::uint64_t inner_offset = file_.offset_of(first);
+    const bytes inner{std::min(file_.offset_of(last), file_.size) - inner_offset};
     file_.core.zero_pages(file_, first, last);
     const auto done = keep_blocks ? file_.source.zero(inner_offset, inner) : file_.source.discard(inner_offset, inner);
     if (!done && done.error() != std::errc::operation_not_supported) return done;
@@ -297,10 +300,10 @@ result<void> cached_file::zero(std::uint64_t offset, bytes length, bool keep_blo
 result<void> cached_file::zero_edges(std::uint64_t offset, std::uint64_t end, std::uint64_t inner,
                                      std::uint64_t inner_end, pin_admission* admission) {
   pin_admission own;
-  const auto using_it = admission_for(file_.core, admission, own, pages_touched(offset, end - offset));
+  const auto using_it = admission_for(file_.core, admission, own, file_.pages_touched(offset, end - offset));
   if (!using_it) return using_it.error();
-  if (const auto before = write_zeros(*this, offset, inner - offset, **using_it); !before) return before;
-  return write_zeros(*this, inner_end, end - inner_end, **using_it);
+  if (const auto before = write_zeros(*this, file_, offset, inner - offset, **using_it); !before) return before;
+  return write_zeros(*this, file_, inner_end, end - inner_end, **using_it);
 }
 
 void cached_file::abandon() { file_.core.abandon(file_); }

@@ -193,10 +193,10 @@ class EvictionTest : public ::testing::TestWithParam<eviction_policy> {
   static constexpr std::uint32_t frames = 48;
 
   EvictionTest() {
-    EXPECT_TRUE(arena_.reserve(frames));
+    EXPECT_TRUE(arena_.reserve(frames, 12));
     queue_ = *eviction::create(GetParam(), arena_, frames);
     core_ = *cache_core::create("test", {.budget = &budget_, .guaranteed_pages = 1});
-    owner_ = std::make_unique<file>(*core_, disk_, 1);
+    owner_ = std::make_unique<file>(*core_, disk_, 12, 1);
   }
 
   void insert(page_number number) {

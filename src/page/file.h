@@ -17,18 +17,26 @@ class cache_core;
 // A backing that is open in a cache. It lives until its cached_file is destroyed and the last write-back that met it
 // has let go of it.
 struct file {
-  file(cache_core& cache, backing& opened, std::uint64_t number)
-      : core(cache), source(opened), size(opened.size().count), salt(number << 40) {}
+  file(cache_core& cache, backing& opened, std::uint32_t shift, std::uint64_t number)
+      : core(cache), source(opened), size(opened.size().count), page_shift(shift), salt(number << 40) {}
 
-  std::uint64_t pages() const { return (size + page_size - 1) / page_size; }
+  std::size_t page_length() const { return std::size_t{1} << page_shift; }
+  std::uint64_t page_of(std::uint64_t offset) const { return offset >> page_shift; }
+  std::uint64_t offset_of(std::uint64_t number) const { return number << page_shift; }
+  // How many pages a range lies in, or in parts of.
+  std::uint64_t pages_touched(std::uint64_t offset, std::uint64_t length) const {
+    return length == 0 ? 0 : page_of(offset + length - 1) - page_of(offset) + 1;
+  }
+  std::uint64_t pages() const { return pages_touched(0, size); }
   // How many bytes of a page are in the file: all but in the last.
   std::size_t bytes_in_page(std::uint64_t number) const {
-    return static_cast<std::size_t>(std::min<std::uint64_t>(page_size, size - number * page_size));
+    return static_cast<std::size_t>(std::min<std::uint64_t>(page_length(), size - offset_of(number)));
   }
 
   cache_core& core;
   backing& source;
   const std::uint64_t size;
+  const std::uint32_t page_shift;
   const std::uint64_t salt;  // sets this file's pages apart from another's in the hash table
 
   base::atomic<std::uint32_t> references{1};

@@ -10,7 +10,9 @@ namespace larder::page {
 namespace {
 
 // Frame 0 is never used, but has its place.
-bytes data_length(std::uint32_t capacity) { return bytes{page_size} * (std::uint64_t{capacity} + 1); }
+bytes data_length(std::uint32_t capacity, std::uint32_t page_shift) {
+  return {(std::uint64_t{capacity} + 1) << page_shift};
+}
 bytes metadata_length(std::uint32_t capacity) {
   return round_up_to_pages(bytes{sizeof(frame)} * (std::uint64_t{capacity} + 1));
 }
@@ -21,15 +23,16 @@ std::uint32_t metadata_pages_for(frame_index end) {
 
 }  // namespace
 
-result<void> frame_arena::reserve(std::uint32_t frames_max) {
-  const auto data = os::map(data_length(frames_max));
+result<void> frame_arena::reserve(std::uint32_t frames_max, std::uint32_t page_shift) {
+  const auto data = os::map(data_length(frames_max, page_shift));
   if (!data) return data.error();
   const auto metadata = os::map(metadata_length(frames_max));
   if (!metadata) {
-    os::unmap(*data, data_length(frames_max));
+    os::unmap(*data, data_length(frames_max, page_shift));
     return metadata.error();
   }
   capacity_ = frames_max;
+  page_shift_ = page_shift;
   data_ = static_cast<std::byte*>(*data);
   frames_ = static_cast<frame*>(*metadata);
   return {};
@@ -37,7 +40,7 @@ result<void> frame_arena::reserve(std::uint32_t frames_max) {
 
 frame_arena::~frame_arena() {
   if (frames_ == nullptr) return;
-  os::unmap(data_, data_length(capacity_));
+  os::unmap(data_, data_length(capacity_, page_shift_));
   os::unmap(frames_, metadata_length(capacity_));
 }
 

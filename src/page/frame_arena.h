@@ -24,13 +24,15 @@ class frame_arena {
   frame_arena(const frame_arena&) = delete;
   frame_arena& operator=(const frame_arena&) = delete;
 
-  // Once, before anything else. ENOMEM.
-  result<void> reserve(std::uint32_t frames_max);
+  // Once, before anything else: pages of 2^page_shift bytes, a power of two that is no less than page_size. ENOMEM.
+  result<void> reserve(std::uint32_t frames_max, std::uint32_t page_shift);
 
+  std::uint32_t page_shift() const { return page_shift_; }
+  std::size_t page_length() const { return std::size_t{1} << page_shift_; }
   std::uint32_t capacity() const { return capacity_; }
   frame& at(frame_index index) const { return frames_[index]; }
   frame_index index_of(const frame& which) const { return static_cast<frame_index>(&which - frames_); }
-  std::byte* data_of(const frame& which) const { return data_ + std::size_t{index_of(which)} * page_size; }
+  std::byte* data_of(const frame& which) const { return data_ + (std::size_t{index_of(which)} << page_shift_); }
 
   // The rest is guarded by the queue's mutex.
 
@@ -38,6 +40,10 @@ class frame_arena {
   std::uint32_t spare_count() const { return spare_count_; }
   std::uint32_t not_taken() const { return spare_count_ + (capacity_ + 1 - end_); }
   std::uint32_t metadata_for(std::uint32_t count) const;
+  // What the next `count` of them cost: their data, and that metadata.
+  bytes cost_of(std::uint32_t count) const {
+    return bytes{page_length()} * count + bytes{page_size} * metadata_for(count);
+  }
   // Takes a frame that is not owned: one that was given back, else the next that was never used.
   frame& take();
   void give_back(frame& which);
@@ -47,6 +53,7 @@ class frame_arena {
 
  private:
   std::uint32_t capacity_ = 0;
+  std::uint32_t page_shift_ = 0;
   frame* frames_ = nullptr;
   std::byte* data_ = nullptr;
   frame_index spare_ = no_frame;   // frames that were given back; the queue's mutex

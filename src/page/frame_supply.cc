@@ -47,7 +47,7 @@ frame* cache_core::take_free() {
 
 frame* cache_core::grow() {
   if (arena_.not_taken() == 0) return nullptr;
-  if (!budget_.try_charge(bytes{page_size} * (1 + arena_.metadata_for(1)))) return nullptr;
+  if (!budget_.try_charge(arena_.cost_of(1))) return nullptr;
   frame& taken = arena_.take();
   supply_.fetch_add(one_owned);
   return &taken;
@@ -202,6 +202,7 @@ frame* cache_core::surplus_frame() {
 }
 
 bytes cache_core::reclaim(bytes wanted) {
+  const bytes page{arena_.page_length()};
   bytes given;
   while (given < wanted && shrink_supply()) {
     frame* surplus = surplus_frame();
@@ -214,7 +215,7 @@ bytes cache_core::reclaim(bytes wanted) {
       wake_admission();
       break;
     }
-    if (!os::discard(arena_.data_of(*surplus), bytes{page_size})) {
+    if (!os::discard(arena_.data_of(*surplus), page)) {
       // The system keeps the page, so it stays charged (KF-48).
       supply_.fetch_add(one_owned);
       put_free(*surplus);
@@ -226,8 +227,8 @@ bytes cache_core::reclaim(bytes wanted) {
       arena_.give_back(*surplus);
     }
     pages_reclaimed_.fetch_add(1, base::memory_order_relaxed);
-    budget_.release(bytes{page_size});
-    given += bytes{page_size};
+    budget_.release(page);
+    given += page;
   }
   return given;
 }

@@ -11,13 +11,15 @@
 namespace larder::page {
 namespace {
 
-class PageCacheModelTest : public page_cache_test,
-                           public ::testing::WithParamInterface<std::tuple<eviction_policy, std::uint64_t>> {
+class PageCacheModelTest
+    : public page_cache_test,
+      public ::testing::WithParamInterface<std::tuple<eviction_policy, std::uint64_t, std::uint64_t>> {
  protected:
-  PageCacheModelTest() { policy_ = std::get<0>(GetParam()); }
-  static std::uint64_t seed() { return std::get<1>(GetParam()); }
-
-  static constexpr std::uint64_t file_size = 40 * page + 777;
+  PageCacheModelTest() {
+    policy_ = std::get<0>(GetParam());
+    page_size_ = bytes{std::get<1>(GetParam())};
+  }
+  static std::uint64_t seed() { return std::get<2>(GetParam()); }
 
   std::uint64_t below(std::uint64_t end) { return std::uniform_int_distribution<std::uint64_t>(0, end - 1)(random_); }
 
@@ -26,9 +28,9 @@ class PageCacheModelTest : public page_cache_test,
     std::uint64_t length;
   };
   range any_range() {
-    const std::uint64_t offset = below(file_size);
-    const std::uint64_t longest = below(4) == 0 ? file_size : 3 * page;
-    return {offset, 1 + below(std::min(longest, file_size - offset))};
+    const std::uint64_t offset = below(file_size_);
+    const std::uint64_t longest = below(4) == 0 ? file_size_ : 3 * page_size_.count;
+    return {offset, 1 + below(std::min(longest, file_size_ - offset))};
   }
 
   // An operation that failed has changed each byte of its range or not; the model learns which.
@@ -68,7 +70,7 @@ class PageCacheModelTest : public page_cache_test,
     std::fill(pinned->data().begin() + static_cast<std::ptrdiff_t>(first),
               pinned->data().begin() + static_cast<std::ptrdiff_t>(last), value);
     if (!pinned->written(first, last)) return;
-    const auto at = model_.begin() + static_cast<std::ptrdiff_t>(number * page);
+    const auto at = model_.begin() + static_cast<std::ptrdiff_t>(number * page_size_.count);
     std::fill(at + static_cast<std::ptrdiff_t>(first), at + static_cast<std::ptrdiff_t>(last), value);
   }
   void read() {
@@ -103,7 +105,7 @@ class PageCacheModelTest : public page_cache_test,
   void disturb() {
     disk_.fail_reads = below(8) == 0;
     disk_.fail_writes = below(8) == 0;
-    disk_.fail_write_at = below(4) == 0 ? below(file_size) : test_disk::nowhere;
+    disk_.fail_write_at = below(4) == 0 ? below(file_size_) : test_disk::nowhere;
   }
 
   void step() {
@@ -142,7 +144,8 @@ class PageCacheModelTest : public page_cache_test,
 
   void run(int steps) {
     file_ = open(disk_);
-    for (int i = 0; i < steps && !HasFatalFailure(); ++i) {
+    const int steps_now = page_size_ == bytes{page} ? steps : steps / 4;  // each moves more bytes
+    for (int i = 0; i < steps_now && !HasFatalFailure(); ++i) {
       step();
       cache_->audit();
       budget_->audit();
@@ -153,9 +156,10 @@ class PageCacheModelTest : public page_cache_test,
     file_.reset();
   }
 
+  const std::uint64_t file_size_ = 40 * std::get<1>(GetParam()) + 777;
   std::mt19937_64 random_{seed()};
-  test_disk disk_{file_size, seed() % 3 != 0};
-  std::vector<std::byte> model_ = filled(file_size, 0);
+  test_disk disk_{file_size_, seed() % 3 != 0};
+  std::vector<std::byte> model_ = filled(file_size_, 0);
   std::unique_ptr<cached_file> file_;
 };
 
@@ -170,16 +174,27 @@ TEST_P(PageCacheModelTest, OnePageHoldsWhatAnArrayHolds) {
 }
 
 TEST_P(PageCacheModelTest, CacheThatGrowsHoldsWhatAnArrayHolds) {
-  make_cache(4, 24_KiB + page_cache::least_memory({.guaranteed_pages = 4, .limit = 200_KiB, .policy = policy_}));
+  const page_cache::options chosen{
+      .guaranteed_pages = 4, .limit = page_size_ * 50, .policy = policy_, .page_size = page_size_};
+  make_cache(4, page_size_ * 6 + page_cache::least_memory(chosen));
   run(600);
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, PageCacheModelTest,
+std::string name_of_run(eviction_policy policy, std::uint64_t page_size, std::uint64_t seed) {
+  return policy_word(policy) + "_" + std::to_string(page_size >> 10) + "KiB_" + std::to_string(seed);
+}
+const auto run_in_name = [](const auto& run) { return std::apply(name_of_run, run.param); };
+
+INSTANTIATE_TEST_SUITE_P(SmallPages, PageCacheModelTest,
                          ::testing::Combine(::testing::ValuesIn(eviction_policies),
+                                            ::testing::Values(std::uint64_t{4096}),
                                             ::testing::Range(std::uint64_t{1}, std::uint64_t{7})),
-                         [](const auto& of_test) {
-                           return policy_word(std::get<0>(of_test.param)) + std::to_string(std::get<1>(of_test.param));
-                         });
+                         run_in_name);
+INSTANTIATE_TEST_SUITE_P(LargePages, PageCacheModelTest,
+                         ::testing::Combine(::testing::ValuesIn(eviction_policies),
+                                            ::testing::Values(std::uint64_t{16} << 10, std::uint64_t{64} << 10),
+                                            ::testing::Range(std::uint64_t{1}, std::uint64_t{3})),
+                         run_in_name);
 
 }  // namespace
 }  // namespace larder::page

@@ -314,6 +314,37 @@ TEST_F(PageCacheTest, SecondFlushWithNothingDirtyWritesNothing) {
   EXPECT_EQ(disk.flushes, 2U) << "what others wrote to the backing is made durable too";
 }
 
+TEST_F(PageCacheTest, PagesAreOfTheSizeThatWasChosen) {
+  page_size_ = 64_KiB;
+  make_fixed_cache(4);
+  EXPECT_EQ(budget_->used().count,
+            page_cache::least_memory({.guaranteed_pages = 4, .limit = 256_KiB, .page_size = 64_KiB}).count);
+  test_disk disk(200'000);
+  disk.fill(std::byte{9});
+  auto file = open(disk);
+  EXPECT_EQ(file->page_size(), 64_KiB);
+  pin_admission admission = admit(1);
+  auto first = file->pin(1, access::read, admission);
+  ASSERT_TRUE(first);
+  EXPECT_EQ(first->data().size(), 65'536U);
+  EXPECT_EQ(first->data().back(), std::byte{9});
+  first->reset();
+  auto last = file->pin(3, access::read, admission);
+  ASSERT_TRUE(last);
+  EXPECT_EQ(last->data().size(), 200'000U - 3 * 65'536U);
+  last->reset();
+  EXPECT_EQ(file->pin(4, access::read, admission).error(), error_from(EINVAL));
+}
+
+TEST_F(PageCacheTest, OptionsThatMakeNoSenseAreRefused) {
+  budget_ = std::make_unique<memory_budget>("test", memory_budget::options{.limit = 4_MiB});
+  for (const bytes size : {0_B, 2_KiB, 5000_B, 12_KiB, 128_KiB}) {
+    EXPECT_EQ(page_cache::create("x", {.budget = budget_.get(), .page_size = size}).error(), error_from(EINVAL));
+  }
+  const auto no_policy = static_cast<eviction_policy>(9);
+  EXPECT_EQ(page_cache::create("x", {.budget = budget_.get(), .policy = no_policy}).error(), error_from(EINVAL));
+}
+
 TEST_F(PageCacheTest, GuaranteedPagesMustFit) {
   memory_budget small("small", {.limit = bytes{20 * page}});
   EXPECT_EQ(page_cache::create("x", {.budget = &small, .guaranteed_pages = 64}).error(), error_from(ENOMEM));

@@ -95,15 +95,17 @@ class page_cache_test : public ::testing::Test {
 
   page_cache& make_cache(std::uint32_t guaranteed_pages, bytes limit) {
     budget_ = std::make_unique<memory_budget>("test", memory_budget::options{.limit = limit});
-    auto made =
-        page_cache::create("test", {.budget = budget_.get(), .guaranteed_pages = guaranteed_pages, .policy = policy_});
+    auto made = page_cache::create(
+        "test",
+        {.budget = budget_.get(), .guaranteed_pages = guaranteed_pages, .policy = policy_, .page_size = page_size_});
     EXPECT_TRUE(made) << made.error().message();
     cache_ = *std::move(made);
     return *cache_;
   }
   // A cache of exactly so many pages.
   page_cache& make_fixed_cache(std::uint32_t pages) {
-    page_cache::options chosen{.guaranteed_pages = pages, .limit = bytes{page} * pages, .policy = policy_};
+    page_cache::options chosen{
+        .guaranteed_pages = pages, .limit = page_size_ * pages, .policy = policy_, .page_size = page_size_};
     const bytes least = page_cache::least_memory(chosen);
     budget_ = std::make_unique<memory_budget>("test", memory_budget::options{.limit = least + bytes{4096}});
     chosen.budget = budget_.get();
@@ -130,7 +132,9 @@ class page_cache_test : public ::testing::Test {
     EXPECT_LE(budget_->peak(), budget_->limit());
   }
 
-  eviction_policy policy_ = default_eviction_policy;  // of the caches made from now on
+  // Of the caches made from now on.
+  eviction_policy policy_ = default_eviction_policy;
+  bytes page_size_{page};
   std::unique_ptr<memory_budget> budget_;
   std::unique_ptr<page_cache> cache_;
 };

@@ -60,7 +60,7 @@ void cache_core::free_dropped(frame& page) {
 // Fills a page that try_drop pinned with zeros, and unpins it.
 void cache_core::zero_pinned(frame& page, bool to_be_written) {
   if ((page.state.load(base::memory_order_acquire) & valid) != 0) {
-    std::memset(arena_.data_of(page), 0, page_size);
+    std::memset(arena_.data_of(page), 0, arena_.page_length());
     if (to_be_written) {
       mark_dirty(page);
       // A write that began before may carry old bytes: it has to end before the backing is changed.

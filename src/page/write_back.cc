@@ -102,7 +102,7 @@ result<void> cache_core::write_back(frame& begun) {
   for (std::size_t i = 0; i < pages.size(); ++i) {
     vectors[i] = {arena_.data_of(*pages[i]), owner.bytes_in_page(first + i)};
   }
-  const auto written = owner.source.write(std::span(vectors.data(), pages.size()), first * page_size);
+  const auto written = owner.source.write(std::span(vectors.data(), pages.size()), owner.offset_of(first));
   write_backs_.fetch_add(1, base::memory_order_relaxed);
   if (written) {
     pages_written_.fetch_add(pages.size(), base::memory_order_relaxed);
