@@ -32,7 +32,7 @@ struct warm_file {
     disk = *larder::file_backing::adopt(::dup(descriptor), true);
     cache = *larder::page_cache::create("bench", {.budget = &budget});
     file = *cache->open(*disk);
-    if (!file->load(0, disk->size())) std::abort();
+    if (!file->read_ahead(0, disk->size())) std::abort();
   }
   ~warm_file() { ::close(descriptor); }
 

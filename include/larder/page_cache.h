@@ -145,8 +145,10 @@ struct page_cache_stats {
   std::uint64_t misses = 0;
   std::uint64_t evictions = 0;
   std::uint64_t pages_read = 0;
-  std::uint64_t pages_written = 0;  // by write-back
-  std::uint64_t write_backs = 0;    // writes to a backing: pages_written / write_backs leave in each
+  std::uint64_t pages_read_ahead = 0;  // of pages_read: beyond what was asked for
+  std::uint64_t read_ahead_hits = 0;   // of these, asked for later while they were there
+  std::uint64_t pages_written = 0;     // by write-back
+  std::uint64_t write_backs = 0;       // writes to a backing: pages_written / write_backs leave in each
   std::uint64_t write_back_errors = 0;
   std::uint64_t pages_reclaimed = 0;  // given back to the budget
   std::uint64_t admission_waits = 0;
@@ -170,6 +172,8 @@ class LARDER_API page_cache {
     bytes limit = unlimited;              // most that the pages may take
     eviction_policy policy = default_eviction_policy;
     bytes page_size{larder::page_size};  // a power of two, up to largest_page_size
+    bytes read_ahead{128U << 10};        // most to read ahead of an ascending reader at once; less than a page: nothing
+    std::uint32_t dirty_percent = 50;    // of the pages, may be dirty before a writer has to write some of them back
   };
 
   // ENOMEM if the budget has no room for the guaranteed pages and the tables, EINVAL if no page is guaranteed or
@@ -226,8 +230,9 @@ class LARDER_API cached_file {
 
   result<void> read(std::uint64_t offset, std::span<std::byte> into, pin_admission* admission = nullptr);
   result<void> write(std::uint64_t offset, std::span<const std::byte> from, pin_admission* admission = nullptr);
-  // Brings a range into memory and holds none of it. The pages may leave again at once when memory is short.
-  result<void> load(std::uint64_t offset, bytes length, pin_admission* admission = nullptr);
+  // Brings a range into memory and holds none of it. The pages may leave again at once when memory is short. Reads of
+  // ascending pages need no such call: they are read ahead of by themselves (page_cache::options::read_ahead).
+  result<void> read_ahead(std::uint64_t offset, bytes length, pin_admission* admission = nullptr);
   // Whether all of a range is in memory at this instant.
   bool resident(std::uint64_t offset, bytes length) const;
 
@@ -254,7 +259,8 @@ class LARDER_API cached_file {
   result<bool> pin_one(std::uint64_t page_number, page_ref& into, pin_admission& admission);
   void wait_until_settled(page_ref& pinned);
   void clear_end(page_ref& fresh) const;
-  result<void> fill_fresh(std::uint64_t first_page, std::span<page_ref> pages);
+  result<void> fill_fresh(std::uint64_t first_page, std::span<page_ref> pages, std::span<page_ref> ahead = {});
+  result<void> fill_and_read_ahead(std::uint64_t first_page, std::span<page_ref> pages);
   result<void> zero_edges(std::uint64_t offset, std::uint64_t end, std::uint64_t inner, std::uint64_t inner_end,
                           pin_admission* admission);
 

@@ -96,7 +96,7 @@ TEST_F(AdmissionTest, ReclaimStopsAtTheFloorAndAtWhatIsAdmitted) {
   make_cache(4, 2_MiB);
   test_disk disk(256 * page);
   auto file = open(disk);
-  ASSERT_TRUE(file->load(0, bytes{128 * page}));
+  ASSERT_TRUE(file->read_ahead(0, bytes{128 * page}));
   ASSERT_TRUE(file->write(0, filled(30 * page, 1)));
   pin_admission held = admit(10);
   const bytes before = budget_->used();

@@ -3,7 +3,8 @@
 // The page cache. Frames of a page in one reserved range of addresses (frame_arena.h), each charged to the budget while
 // it is owned; a hash table from pages to frames whose look-up takes no lock (page_table.cc); an eviction queue
 // (eviction.cc); pins under admissions (admission.cc, pin.cc); supply of frames (frame_supply.cc); write-back
-// (write_back.cc); dropping of ranges (range.cc). The faces are in page_cache.cc, page_ref.cc and cached_file.cc.
+// (write_back.cc); reading ahead (read_ahead.cc); dropping of ranges (range.cc). The faces are in page_cache.cc,
+// page_ref.cc and cached_file.cc.
 //
 // Locks, in their order: a file's mutex (its dirty list), the queue's (eviction queue, free and spare frames), a
 // stripe's (the links of its buckets; frames leave the table under it), the waiters'. None is held over I/O, over a
@@ -69,6 +70,7 @@ bytes cache_core::least_memory(const page_cache::options& chosen) {
 
 result<std::unique_ptr<cache_core>> cache_core::create(std::string_view name, const page_cache::options& chosen) {
   if (chosen.guaranteed_pages == 0 || !is_page_size(chosen.page_size)) return error_from(EINVAL);
+  if (chosen.dirty_percent > 100) return error_from(EINVAL);
   const std::uint32_t capacity = capacity_of(chosen);
   if (capacity < chosen.guaranteed_pages) return error_from(ENOMEM);
   // Others that can give memory back are asked to, once.
@@ -96,8 +98,11 @@ result<void> cache_core::build(std::uint32_t capacity, const page_cache::options
   auto queue = eviction::create(chosen.policy, arena_, capacity);
   if (!queue) return queue.error();
   queue_ = *std::move(queue);
-  marks_counted_ = queue_->told_of_hits() ? never_full : queue_->marks();
-  marks_full_ = marks_counted_;
+  marks_full_ = queue_->told_of_hits() ? never_full : queue_->marks();
+  marks_counted_ = marks_full_ | read_ahead;
+  read_ahead_pages_ =
+      static_cast<std::uint32_t>(std::min<std::uint64_t>(chosen.read_ahead / chosen.page_size, batch_pages_max));
+  dirty_percent_ = chosen.dirty_percent;
   fixed_charge_ = fixed_charge_for(capacity, chosen);
   budget_.add_reclaimer(*this, reclaim_stage::pages);
   registered_ = std::make_unique<base::registration>([this](const base::stat_visitor& show) { report(show); });
@@ -144,6 +149,8 @@ page_cache_stats cache_core::stats() const {
   figures.pages_written = pages_written_.load(relaxed);
   figures.write_backs = write_backs_.load(relaxed);
   figures.write_back_errors = write_back_errors_.load(relaxed);
+  figures.pages_read_ahead = pages_read_ahead_.load(relaxed);
+  figures.read_ahead_hits = read_ahead_hits_.load(relaxed);
   figures.pages_reclaimed = pages_reclaimed_.load(relaxed);
   figures.admission_waits = admission_waits_.load(base::memory_order_acquire);
   figures.frame_waits = frame_waits_.load(relaxed);
@@ -163,6 +170,8 @@ void cache_core::report(const base::stat_visitor& show) const {
   show({component, "misses", figures.misses});
   show({component, "evictions", figures.evictions});
   show({component, "pages_read", figures.pages_read});
+  show({component, "pages_read_ahead", figures.pages_read_ahead});
+  show({component, "read_ahead_hits", figures.read_ahead_hits});
   show({component, "pages_written", figures.pages_written});
   show({component, "write_backs", figures.write_backs});
   show({component, "write_back_errors", figures.write_back_errors});

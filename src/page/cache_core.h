@@ -49,17 +49,25 @@ class cache_core final : public reclaimer {
   void unpin(frame& page);
   // Ends `filling`: the page is valid, and dirty if so asked. False if the backing changed meanwhile and it matters:
   // then the page is still the caller's to fill, again.
-  bool publish(frame& page, bool as_dirty, bool ignore_stale);
+  bool publish(frame& page, bool as_dirty, bool ignore_stale, state_word marks = 0);
   // Ends `filling` without a result.
   void give_up_filling(frame& page);
   void note_read(std::uint64_t pages) { pages_read_.fetch_add(pages, base::memory_order_relaxed); }
+
+  // --- Reading ahead (read_ahead.cc)
+  // How many pages to read beside those from `first` to before `end`, which the caller found missing.
+  std::uint32_t pages_to_read_ahead(file& owner, std::uint64_t first, std::uint64_t end);
+  // Credits for them, perhaps none; never waits, nor overtakes who does.
+  pin_admission admit_ahead(std::uint32_t pages_max);
+  frame* begin_ahead(file& owner, std::uint64_t number);
+  void note_read_ahead(file& owner, std::uint64_t end, std::uint64_t pages);
 
   // --- Frames (frame_supply.cc)
   bytes reclaim(bytes wanted) override;
 
   // --- Dirty pages (write_back.cc)
   void mark_dirty(frame& page);
-  // If more than half of the frames are dirty, writes a batch of the file's oldest.
+  // If more of the frames are dirty than may be, writes a batch of the file's oldest.
   void limit_dirty(file& owner);
   // Writes what is dirty now; goes on after an error, and returns the first.
   result<void> write_all(file& owner);
@@ -110,6 +118,7 @@ class cache_core final : public reclaimer {
 
   frame* take_free();
   frame* grow();
+  frame* cheap_frame();
   void put_free(frame& unneeded);
   scan_result scan(bool retry_failed);
   bool evict(frame& page);
@@ -134,6 +143,7 @@ class cache_core final : public reclaimer {
   result<void> write_back(frame& begun);
   void end_write(file& owner, std::span<frame* const> pages, bool succeeded);
   frame* rotate_dirty(file& owner);
+  std::span<std::uint64_t> oldest_dirty(file& owner, std::span<std::uint64_t> into);
   result<void> write_page(file& owner, std::uint64_t number);
   void list_dirty(file& owner, frame& page);
   void unlist_dirty(file& owner, frame& page);
@@ -157,6 +167,9 @@ class cache_core final : public reclaimer {
   frame_arena arena_;
   page_table table_{arena_};
   wait_table waits_;
+
+  std::uint32_t read_ahead_pages_ = 0;  // most at once; set by build, as the next
+  std::uint32_t dirty_percent_ = 0;
 
   // A hit has nothing to mark if of the counted marks the full ones are set; never so if the policy is told of hits.
   state_word marks_counted_ = 0;  // set by build, as the next
@@ -186,6 +199,8 @@ class cache_core final : public reclaimer {
   base::atomic<std::uint64_t> misses_{0};
   base::atomic<std::uint64_t> evictions_{0};
   base::atomic<std::uint64_t> pages_read_{0};
+  base::atomic<std::uint64_t> pages_read_ahead_{0};
+  base::atomic<std::uint64_t> read_ahead_hits_{0};
   base::atomic<std::uint64_t> pages_written_{0};
   base::atomic<std::uint64_t> write_backs_{0};
   base::atomic<std::uint64_t> write_back_errors_{0};

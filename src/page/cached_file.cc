@@ -144,7 +144,10 @@ result<void> cached_file::pin_range(std::uint64_t first_page, std::span<page_ref
       if (outcome) wait_until_settled(into[i]);
     }
   }
-  if (outcome && intent != access::overwrite) outcome = fill_fresh(first_page, into);
+  if (outcome && intent != access::overwrite && !into.empty()) {
+    const bool at_end_missed = intent == access::read && into.back().fresh_;
+    outcome = at_end_missed ? fill_and_read_ahead(first_page, into) : fill_fresh(first_page, into);
+  }
   if (!outcome) {
     for (page_ref& each : into) each.reset();
     return outcome;
@@ -189,8 +192,9 @@ void cached_file::clear_end(page_ref& fresh) const {
   std::memset(fresh.data_ + fresh.size_, 0, file_.page_length() - fresh.size_);
 }
 
-// Reads the fresh ones among consecutive pages in, each run of neighbours with one read.
-result<void> cached_file::fill_fresh(std::uint64_t first_page, std::span<page_ref> pages) {
+// Reads the fresh ones among consecutive pages in, each run of neighbours with one read; with the last, which then is
+// fresh, also the pages in `ahead`, which follow it.
+result<void> cached_file::fill_fresh(std::uint64_t first_page, std::span<page_ref> pages, std::span<page_ref> ahead) {
   std::array<iovec, batch_pages_max> vectors{};
   for (std::size_t first = 0; first < pages.size();) {
     std::size_t end = first;
@@ -203,19 +207,56 @@ result<void> cached_file::fill_fresh(std::uint64_t first_page, std::span<page_re
       continue;
     }
     const std::uint64_t offset = file_.offset_of(first_page + first);
-    if (const auto read = file_.source.read(std::span(vectors.data(), count), offset); !read) return read;
-    file_.core.note_read(count);
+    std::size_t with_ahead = count;
+    if (end == pages.size()) {
+      for (const page_ref& each : ahead) vectors[with_ahead++] = {each.data_, each.size_};
+    }
+    auto read = file_.source.read(std::span(vectors.data(), with_ahead), offset);
+    if (!read && with_ahead > count) {  // nobody asked for those
+      with_ahead = count;
+      read = file_.source.read(std::span(vectors.data(), count), offset);
+    }
+    if (!read) return read;
+    file_.core.note_read(with_ahead);
     for (; first < end; ++first) {
       page_ref& filled = pages[first];
       while (!file_.core.publish(*filled.frame_, false, false)) {
         const iovec again{filled.data_, filled.size_};
-        const auto read = file_.source.read(std::span(&again, 1), file_.offset_of(first_page + first));
-        if (!read) return read;
+        const auto reread = file_.source.read(std::span(&again, 1), file_.offset_of(first_page + first));
+        if (!reread) return reread;
       }
       filled.fresh_ = false;
     }
+    // What is stale by now is given up by its reference.
+    for (page_ref& each : ahead.first(with_ahead - count)) {
+      each.fresh_ = !file_.core.publish(*each.frame_, false, false, page::read_ahead);
+    }
   }
   return {};
+}
+
+// Consecutive pages of which the last is missing.
+result<void> cached_file::fill_and_read_ahead(std::uint64_t first_page, std::span<page_ref> pages) {
+  const std::uint64_t end = first_page + pages.size();
+  std::size_t missing = 0;
+  while (missing < pages.size() && pages[pages.size() - missing - 1].fresh_) ++missing;
+  if (missing >= batch_pages_max) return fill_fresh(first_page, pages);
+  const std::uint32_t wanted = file_.core.pages_to_read_ahead(file_, end - missing, end);
+  if (wanted == 0) return fill_fresh(first_page, pages);
+  pin_admission admission = file_.core.admit_ahead(wanted);
+  std::array<page_ref, batch_pages_max> ahead;
+  std::size_t count = 0;
+  for (; count < admission.pages(); ++count) {
+    page::frame* begun = file_.core.begin_ahead(file_, end + count);
+    if (begun == nullptr) break;
+    ++admission.pinned_;
+    ahead[count] = page_ref(admission, *begun, file_.core.data_of(*begun), file_.bytes_in_page(end + count), true);
+    clear_end(ahead[count]);
+  }
+  const auto filled = fill_fresh(first_page, pages, std::span(ahead.data(), count));
+  if (filled && count > 0 && !ahead[0].fresh_) file_.core.note_read_ahead(file_, end, count);
+  for (page_ref& each : ahead) each.reset();
+  return filled;
 }
 
 result<void> cached_file::read(std::uint64_t offset, std::span<std::byte> into, pin_admission* admission) {
@@ -242,7 +283,7 @@ result<void> cached_file::write(std::uint64_t offset, std::span<const std::byte>
                     });
 }
 
-result<void> cached_file::load(std::uint64_t offset, bytes length, pin_admission* admission) {
+result<void> cached_file::read_ahead(std::uint64_t offset, bytes length, pin_admission* admission) {
   if (!is_within(file_, offset, length.count)) return error_from(EINVAL);
   pin_admission own;
   const auto using_it = admission_for(file_.core, admission, own, file_.pages_touched(offset, length.count));

@@ -14,7 +14,7 @@ namespace larder::page {
 
 enum class departure : unsigned char {
   evicted,  // for room: the page may be wanted again
-  dropped,  // with its contents: nobody wants it
+  dropped,  // with its contents, or never used: nobody wants it
 };
 
 // Decides which page leaves next. It holds every page that is in memory, and is guarded by the queue's mutex.

@@ -9,6 +9,7 @@
 #include "base/mutex.h"
 #include "page/frame.h"
 #include "page/group_commit.h"
+#include "page/read_ahead.h"
 
 namespace larder::page {
 
@@ -47,6 +48,8 @@ struct file {
   frame_index dirty_head = no_frame;
   frame_index dirty_tail = no_frame;
   std::uint32_t dirty_count = 0;
+
+  read_ahead_streams streams;  // guarded by `guard`
 
   group_commit write_pass;  // flushes that write all that is dirty
   group_commit sync;        // calls of source.flush

@@ -28,7 +28,8 @@ inline constexpr state_word stale = state_word{1} << 38;    // the backing chang
 inline constexpr state_word visited = state_word{1} << 39;
 inline constexpr state_word visited_twice = state_word{1} << 40;
 inline constexpr state_word visited_thrice = state_word{1} << 41;
-inline constexpr state_word waited = state_word{1} << 42;  // somebody waits for busy or writing to end
+inline constexpr state_word waited = state_word{1} << 42;      // somebody waits for busy or writing to end
+inline constexpr state_word read_ahead = state_word{1} << 43;  // brought in unasked, and not hit yet
 
 // What keeps a page that nobody pins from being evicted.
 inline constexpr state_word unevictable = pins_mask | unused | busy | dirty | writing;

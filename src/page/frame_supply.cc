@@ -65,7 +65,7 @@ bool cache_core::evict(frame& page) {
   } while (!page.state.compare_exchange_weak(seen, unused | (seen & waited), base::memory_order_acq_rel,
                                              base::memory_order_relaxed));
   table_.unlink(page);
-  queue_->remove(page, departure::evicted);
+  queue_->remove(page, (seen & read_ahead) != 0 ? departure::dropped : departure::evicted);
   evictions_.fetch_add(1, base::memory_order_relaxed);
   return true;
 }

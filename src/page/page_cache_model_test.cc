@@ -137,7 +137,7 @@ class PageCacheModelTest
         break;
       default: {
         const range where = any_range();
-        (void)file_->load(where.offset, bytes{where.length});
+        (void)file_->read_ahead(where.offset, bytes{where.length});
       }
     }
   }

@@ -166,7 +166,7 @@ TEST_P(PageCacheStressTest, WhatWasDiscardedIsNotReadAgainWhileOthersLoad) {
     if (thread != 0) {
       while (!ended) {
         const std::uint64_t first = random() % (pages - 8);
-        ASSERT_TRUE(file->load(first * page, bytes{8 * page}));
+        ASSERT_TRUE(file->read_ahead(first * page, bytes{8 * page}));
       }
       return;
     }

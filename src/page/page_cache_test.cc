@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <random>
+
 #include <larder/stats.h>
 
 #include "page/page_test.h"
@@ -109,7 +112,7 @@ TEST_F(PageCacheTest, OverwriteOfAResidentPageIsNotFresh) {
   test_disk disk(4 * page);
   disk.fill(std::byte{9});
   auto file = open(disk);
-  ASSERT_TRUE(file->load(0, bytes{page}));
+  ASSERT_TRUE(file->read_ahead(0, bytes{page}));
   pin_admission admission = admit(1);
   {
     auto pinned = file->pin(0, access::overwrite, admission);
@@ -130,7 +133,7 @@ TEST_F(PageCacheTest, TryPinFindsOnlyWhatIsThere) {
   pin_admission admission = admit(1);
   EXPECT_FALSE(file->try_pin(0, admission));
   EXPECT_FALSE(file->try_pin(4, admission));
-  ASSERT_TRUE(file->load(0, bytes{page}, &admission));
+  ASSERT_TRUE(file->read_ahead(0, bytes{page}, &admission));
   EXPECT_TRUE(file->try_pin(0, admission));
   EXPECT_EQ(admission.available(), 1U);
 }
@@ -164,7 +167,7 @@ TEST_F(PageCacheTest, ReadErrorReachesTheCallerAndTheNextReadTriesAgain) {
   disk.fill(std::byte{9});
   auto file = open(disk);
   disk.fail_reads = true;
-  EXPECT_EQ(file->load(0, bytes{4 * page}).error(), error_from(EIO));
+  EXPECT_EQ(file->read_ahead(0, bytes{4 * page}).error(), error_from(EIO));
   EXPECT_FALSE(file->resident(0, bytes{1}));
   disk.fail_reads = false;
   EXPECT_EQ(value_at(*file, 0), 9);
@@ -199,10 +202,10 @@ TEST_F(PageCacheTest, PagesThatCannotBeWrittenAreNotEvicted) {
   auto file = open(disk);
   ASSERT_TRUE(file->write(0, filled(4 * page, 1)));
   disk.fail_writes = true;
-  EXPECT_EQ(file->load(8 * page, bytes{page}).error(), error_from(EIO));
+  EXPECT_EQ(file->read_ahead(8 * page, bytes{page}).error(), error_from(EIO));
   cache_->audit();
   disk.fail_writes = false;
-  ASSERT_TRUE(file->load(8 * page, bytes{4 * page}));
+  ASSERT_TRUE(file->read_ahead(8 * page, bytes{4 * page}));
   EXPECT_EQ(disk.contents()[3 * page], std::byte{1});
   ASSERT_TRUE(file->flush());
 }
@@ -247,6 +250,44 @@ TEST_F(PageCacheTest, WritersKeepDirtyPagesAtHalf) {
     EXPECT_LE(cache_->stats().pages_dirty, 33U);
   }
   ASSERT_TRUE(file->flush());
+}
+
+TEST_F(PageCacheTest, DirtyShareIsAnOption) {
+  for (const std::uint32_t percent : {0U, 25U, 90U}) {
+    dirty_percent_ = percent;
+    make_fixed_cache(100);
+    test_disk disk(256 * page);
+    auto file = open(disk);
+    std::uint32_t most = 0;
+    for (std::uint64_t number = 0; number < 256; ++number) {
+      ASSERT_TRUE(file->write(number * page, filled(page, 1)));
+      most = std::max(most, cache_->stats().pages_dirty);
+    }
+    EXPECT_EQ(most, percent + 1);
+    ASSERT_TRUE(file->flush());
+    file.reset();
+    cache_.reset();
+  }
+}
+
+// What was dirtied at random leaves in batches, each in ascending order, and by a flush too.
+TEST_F(PageCacheTest, PagesDirtiedAtRandomLeaveInAscendingRuns) {
+  make_fixed_cache(256);
+  constexpr std::uint64_t pages = 4096;
+  test_disk disk(pages * page);
+  auto file = open(disk);
+  std::mt19937_64 random(1);
+  for (int i = 0; i < 1000; ++i) ASSERT_TRUE(file->write(random() % pages * page, filled(page, 1)));
+  ASSERT_TRUE(file->flush());
+  const auto descents = [&] {
+    std::size_t count = 0;
+    for (std::size_t i = 1; i < disk.write_order.size(); ++i) {
+      if (disk.write_order[i] < disk.write_order[i - 1]) ++count;
+    }
+    return count;
+  };
+  EXPECT_GT(disk.write_order.size(), 500U);
+  EXPECT_LE(descents(), disk.write_order.size() / 16);
 }
 
 TEST_F(PageCacheTest, DiscardDropsDirtyPagesAndZeroesTheEdges) {
@@ -343,6 +384,7 @@ TEST_F(PageCacheTest, OptionsThatMakeNoSenseAreRefused) {
   }
   const auto no_policy = static_cast<eviction_policy>(9);
   EXPECT_EQ(page_cache::create("x", {.budget = budget_.get(), .policy = no_policy}).error(), error_from(EINVAL));
+  EXPECT_EQ(page_cache::create("x", {.budget = budget_.get(), .dirty_percent = 101}).error(), error_from(EINVAL));
 }
 
 TEST_F(PageCacheTest, GuaranteedPagesMustFit) {

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -26,12 +27,16 @@ class test_disk final : public backing {
   result<void> read(std::span<const iovec> into, std::uint64_t offset) override {
     ++reads;
     lag();
-    if (fail_reads) return error_from(EIO);
+    if (fail_reads || (offset <= fail_read_at && fail_read_at < offset + length_of(into))) return error_from(EIO);
     return memory_->read(into, offset);
   }
   result<void> write(std::span<const iovec> from, std::uint64_t offset) override {
     ++writes;
     lag();
+    {
+      const std::scoped_lock locked(order_guard_);
+      write_order.push_back(offset);
+    }
     if (fail_writes || (offset <= fail_write_at && fail_write_at < offset + length_of(from))) return error_from(EIO);
     return memory_->write(from, offset);
   }
@@ -68,11 +73,13 @@ class test_disk final : public backing {
   base::atomic<bool> fail_reads{false};
   base::atomic<bool> fail_writes{false};
   base::atomic<bool> fail_flushes{false};
+  base::atomic<std::uint64_t> fail_read_at{nowhere};
   base::atomic<std::uint64_t> fail_write_at{nowhere};
   base::atomic<int> lag_us{0};
   base::atomic<std::uint64_t> reads{0};
   base::atomic<std::uint64_t> writes{0};
   base::atomic<std::uint64_t> flushes{0};
+  std::vector<std::uint64_t> write_order;  // where writes began; read when nobody writes
 
  private:
   static std::uint64_t length_of(std::span<const iovec> vectors) {
@@ -86,6 +93,7 @@ class test_disk final : public backing {
 
   const std::unique_ptr<memory_backing> memory_;
   const bool discards_;
+  std::mutex order_guard_;
 };
 
 // A budget with a cache in it; the budget is empty again when the test ends.
@@ -104,8 +112,11 @@ class page_cache_test : public ::testing::Test {
   }
   // A cache of exactly so many pages.
   page_cache& make_fixed_cache(std::uint32_t pages) {
-    page_cache::options chosen{
-        .guaranteed_pages = pages, .limit = page_size_ * pages, .policy = policy_, .page_size = page_size_};
+    page_cache::options chosen{.guaranteed_pages = pages,
+                               .limit = page_size_ * pages,
+                               .policy = policy_,
+                               .page_size = page_size_,
+                               .dirty_percent = dirty_percent_};
     const bytes least = page_cache::least_memory(chosen);
     budget_ = std::make_unique<memory_budget>("test", memory_budget::options{.limit = least + bytes{4096}});
     chosen.budget = budget_.get();
@@ -135,6 +146,7 @@ class page_cache_test : public ::testing::Test {
   // Of the caches made from now on.
   eviction_policy policy_ = default_eviction_policy;
   bytes page_size_{page};
+  std::uint32_t dirty_percent_ = 50;
   std::unique_ptr<memory_budget> budget_;
   std::unique_ptr<page_cache> cache_;
 };

@@ -29,13 +29,19 @@ frame* cache_core::try_pin(const file& owner, std::uint64_t number) {
 
 // Two hits at once may set the same mark, and count as one.
 void cache_core::mark_hit(frame& page, state_word before) {
+  if ((before & read_ahead) != 0) {
+    // This hit is to the page what a miss is to others: it is in its place by it. Relaxed, as all marks.
+    const state_word seen = page.state.fetch_and(~read_ahead, base::memory_order_relaxed);
+    if ((seen & read_ahead) != 0) read_ahead_hits_.fetch_add(1, base::memory_order_relaxed);
+    if (!queue_->told_of_hits()) return;
+  }
   if (queue_->told_of_hits()) {
     const base::lock locked(queue_guard_);
     queue_->hit(page);  // it is in the queue: it is valid, so it was entered, and pinned
     return;
   }
-  const state_word lowest = marks_counted_ & ~(marks_counted_ - 1);
-  const state_word next = (((before & marks_counted_) << 1) | lowest) & marks_counted_;
+  const state_word lowest = marks_full_ & ~(marks_full_ - 1);
+  const state_word next = (((before & marks_full_) << 1) | lowest) & marks_full_;
   page.state.fetch_or(next, base::memory_order_relaxed);  // a mark publishes nothing
 }
 
@@ -96,13 +102,13 @@ void cache_core::unpin(frame& page) {
   if ((before & pins_mask) == one_pin) note_evictable();
 }
 
-bool cache_core::publish(frame& page, bool as_dirty, bool ignore_stale) {
+bool cache_core::publish(frame& page, bool as_dirty, bool ignore_stale, state_word marks) {
   state_word seen = page.state.load(base::memory_order_relaxed);
   state_word next = 0;
   bool again = false;
   do {
     again = (seen & stale) != 0 && !ignore_stale;
-    next = again ? seen & ~stale : (seen & ~(busy | stale)) | valid | (as_dirty ? dirty : 0);
+    next = again ? seen & ~stale : (seen & ~(busy | stale)) | valid | marks | (as_dirty ? dirty : 0);
     // Release: the bytes, to the acquire of whoever pins.
   } while (!page.state.compare_exchange_weak(seen, next, base::memory_order_acq_rel, base::memory_order_relaxed));
   if (again) return false;

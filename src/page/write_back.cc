@@ -17,6 +17,7 @@
 // Order of writes: changes of a page wait for a write-back that is under way, so that what is written is one state of
 // the page, unless a flush meets a page that somebody is changing at that moment; then that change is not yet
 // acknowledged.
+#include <algorithm>
 #include <array>
 
 #include "base/check.h"
@@ -137,26 +138,33 @@ void cache_core::end_write(file& owner, std::span<frame* const> pages, bool succ
   if (succeeded) budget_.note_reclaimable();
 }
 
+// A batch of the oldest, in ascending order, each with its neighbours.
 void cache_core::limit_dirty(file& owner) {
-  if (dirty_pages_.load(base::memory_order_relaxed) <=
-      static_cast<std::int64_t>(owned_in(supply_.load(base::memory_order_relaxed)) / 2)) {
-    return;
+  const std::uint64_t owned = owned_in(supply_.load(base::memory_order_relaxed));
+  if (dirty_pages_.load(base::memory_order_relaxed) <= static_cast<std::int64_t>(owned * dirty_percent_ / 100)) return;
+  std::array<std::uint64_t, batch_pages_max> space{};
+  for (const std::uint64_t number : oldest_dirty(owner, space)) {
+    frame* begun = begin_write_at(owner, number);
+    // An error is the next flush's to report: it will try again. Here the rest would only fail likewise.
+    if (begun != nullptr && !write_back(*begun)) return;
   }
-  frame* begun = nullptr;
+}
+
+// The numbers of a file's oldest dirty pages that did not fail, ascending, as many as there is space for.
+std::span<std::uint64_t> cache_core::oldest_dirty(file& owner, std::span<std::uint64_t> into) {
+  std::size_t count = 0;
   {
     const base::lock locked(owner.guard);
     std::size_t looked_at = 0;
-    for (frame_index index = owner.dirty_head; index != no_frame && looked_at < batch_pages_max; ++looked_at) {
-      frame& page = arena_.at(index);
+    for (frame_index index = owner.dirty_head; index != no_frame && looked_at < into.size(); ++looked_at) {
+      const frame& page = arena_.at(index);
       index = page.dirty_next;
-      if ((page.state.load(base::memory_order_relaxed) & failed) == 0 && begin_write(page, false)) {
-        begun = &page;
-        break;
-      }
+      if ((page.state.load(base::memory_order_relaxed) & (failed | writing)) != 0) continue;
+      into[count++] = page.number.load(base::memory_order_relaxed);
     }
   }
-  // An error is the next flush's to report: it will try again.
-  if (begun != nullptr) (void)write_back(*begun);
+  std::sort(into.begin(), into.begin() + static_cast<std::ptrdiff_t>(count));
+  return into.first(count);
 }
 
 // The file's oldest dirty page, which becomes its newest; null if there is none. One caller at a time.
@@ -169,7 +177,8 @@ frame* cache_core::rotate_dirty(file& owner) {
 }
 
 // Each page that was listed at the start is met once, for only this pass moves pages within the list, and others only
-// add at its end.
+// add at its end. They are met in batches, each in ascending order, so that neighbours leave together and a disk with
+// an arm does not go to and fro.
 result<void> cache_core::write_all(file& owner) {
   result<void> outcome;
   std::uint32_t to_do = 0;
@@ -177,18 +186,23 @@ result<void> cache_core::write_all(file& owner) {
     const base::lock locked(owner.guard);
     to_do = owner.dirty_count;
   }
-  for (; to_do > 0; --to_do) {
-    frame* begun = nullptr;
-    std::uint64_t number = 0;
+  std::array<std::uint64_t, batch_pages_max> numbers{};
+  while (to_do > 0) {
+    std::size_t count = 0;
     {
       const base::lock locked(owner.guard);
-      frame* oldest = rotate_dirty(owner);
-      if (oldest == nullptr) break;
-      number = oldest->number.load(base::memory_order_relaxed);
-      if (begin_write(*oldest, true)) begun = oldest;
+      for (; count < numbers.size() && to_do > 0; --to_do) {
+        const frame* oldest = rotate_dirty(owner);
+        if (oldest == nullptr) break;
+        numbers[count++] = oldest->number.load(base::memory_order_relaxed);
+      }
     }
-    const auto written = begun != nullptr ? write_back(*begun) : write_page(owner, number);
-    if (!written && outcome) outcome = written;
+    if (count == 0) break;
+    std::sort(numbers.begin(), numbers.begin() + static_cast<std::ptrdiff_t>(count));
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto written = write_page(owner, numbers[i]);
+      if (!written && outcome) outcome = written;
+    }
   }
   return outcome;
 }
