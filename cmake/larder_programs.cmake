@@ -113,9 +113,9 @@ function(larder_add_scheduled_tests tests)
     src/coro/guard_reclaimer.cc
     src/os/fault.cc src/os/memory.cc src/os/thread_parker.cc src/task/run_queue.cc src/task/task_parker.cc
     src/task/channel.cc src/task/completion.cc src/task/helper_pool.cc src/task/semaphore.cc src/task/sync.cc
-    src/task/task_group.cc src/task/wait_queue.cc
+    src/task/task_group.cc src/task/wait_queue.cc src/page/*.cc
     tests/sched/*.cc)
-  list(FILTER sources EXCLUDE REGEX "_(test|fuzz|bench)\\.cc$|\\.h$")
+  list(FILTER sources EXCLUDE REGEX "_(test|fuzz|bench)\\.cc$|\\.h$|/file_backing\\.cc$")
   add_library(larder_scheduled STATIC ${sources})
   target_compile_definitions(larder_scheduled PUBLIC LARDER_SCHEDULED=1 LARDER_INLINE_SEQUENCES=0)
   larder_precompile(larder_scheduled)

@@ -228,6 +228,11 @@ class LARDER_API cached_file {
   // Pins consecutive pages, neighbours that are missing read in with one read. All or none.
   result<void> pin_range(std::uint64_t first_page, std::span<page_ref> into, access intent, pin_admission& admission);
 
+  // Reads bytes of one page that is in memory, without a pin or an admission, and without writing anything that others
+  // read but, at its first hits, the page's mark. False, with anything in `into`: the page is not there or is leaving
+  // just now, the bytes are not all in one page, or the policy is `lru`, which has to be told of hits; then call read.
+  // Never waits. Such hits are not counted.
+  bool try_read(std::uint64_t offset, std::span<std::byte> into);
   result<void> read(std::uint64_t offset, std::span<std::byte> into, pin_admission* admission = nullptr);
   result<void> write(std::uint64_t offset, std::span<const std::byte> from, pin_admission* admission = nullptr);
   // Brings a range into memory and holds none of it. The pages may leave again at once when memory is short. Reads of

@@ -71,6 +71,7 @@ enum class mutant : std::uint8_t {
   visited_removed,         // guard reclaimers: one is removed while somebody is inside it
   close_tells_one,         // channel: close wakes only the first of who waits to send
   note_keeps_version,      // wait note: clearing it makes no new version
+  read_not_validated,      // page cache: an optimistic read does not look whether the page was there to its end
   note_ignores_reader,     // wait note: clearing it does not wait for who looks at the object
 };
 

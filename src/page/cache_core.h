@@ -36,6 +36,9 @@ class cache_core final : public reclaimer {
   // --- Pins (pin.cc). The caller has an admission for every pin.
   // Pins a page that is in memory and valid, or returns null. Takes no lock.
   frame* try_pin(const file& owner, std::uint64_t number);
+  // Copies bytes of a page that is in memory and valid, without a pin; false if it is not, or was moved meanwhile.
+  bool try_read(const file& owner, std::uint64_t number, std::size_t first, std::span<std::byte> into);
+  bool hears_of_hits() const { return marks_full_ == never_full; }
   enum class pin_outcome : unsigned char { filled, to_fill, being_filled };
   struct pinned {
     frame* page = nullptr;
@@ -136,6 +139,7 @@ class cache_core final : public reclaimer {
     if ((before & marks_counted_) != marks_full_) mark_hit(page, before);
   }
   void mark_hit(frame& page, state_word before);
+  static void begin_generation(frame& page);
   frame* link_or_find(file& owner, std::uint64_t number, frame*& spare);
 
   bool begin_write(frame& page, bool pinned_too);

@@ -42,6 +42,8 @@ struct alignas(64) frame {
   base::atomic<std::uint64_t> number{0};
   base::atomic<file*> owner{nullptr};
   base::atomic<frame_index> next_in_bucket{no_frame};  // written under the stripe's mutex
+  // Moved on before another page or nobody has the frame (optimistic_read.cc).
+  base::atomic<std::uint64_t> generation{0};
   frame_index queue_next = no_frame;      // the eviction queue, the free or the spare list; the queue's mutex
   frame_index queue_previous = no_frame;  // the queue's mutex
   frame_index dirty_next = no_frame;      // the owner's dirty list; the file's mutex

@@ -215,6 +215,7 @@ bytes cache_core::reclaim(bytes wanted) {
       wake_admission();
       break;
     }
+    begin_generation(*surplus);
     if (!os::discard(arena_.data_of(*surplus), page)) {
       // The system keeps the page, so it stays charged (KF-48).
       supply_.fetch_add(one_owned);

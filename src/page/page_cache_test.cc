@@ -138,6 +138,46 @@ TEST_F(PageCacheTest, TryPinFindsOnlyWhatIsThere) {
   EXPECT_EQ(admission.available(), 1U);
 }
 
+TEST_F(PageCacheTest, TryReadReadsWhatIsThereAndNothingElse) {
+  make_fixed_cache(8);
+  test_disk disk(4 * page + 10);
+  disk.fill(std::byte{9});
+  auto file = open(disk);
+  auto into = filled(64, 0);
+  EXPECT_FALSE(file->try_read(100, into)) << "not in memory";
+  ASSERT_TRUE(file->read_ahead(0, bytes{4 * page + 10}));
+  EXPECT_TRUE(file->try_read(100, into));
+  EXPECT_EQ(into, filled(64, 9));
+  EXPECT_TRUE(file->try_read(page - 64, into));
+  EXPECT_FALSE(file->try_read(page - 63, into)) << "in two pages";
+  EXPECT_FALSE(file->try_read(4 * page, into)) << "beyond the end";
+  EXPECT_TRUE(file->try_read(4 * page + 9, std::span(into).first(1)));
+  ASSERT_TRUE(file->write(200, filled(1, 3)));
+  EXPECT_TRUE(file->try_read(200, std::span(into).first(1)));
+  EXPECT_EQ(into[0], std::byte{3});
+  ASSERT_TRUE(file->discard(0, bytes{page}));
+  EXPECT_FALSE(file->try_read(100, into));
+  ASSERT_TRUE(file->flush());
+}
+
+// A page that is read without a pin stays as one that is pinned.
+TEST_F(PageCacheTest, TryReadIsAHit) {
+  for (const eviction_policy policy : {eviction_policy::sieve, eviction_policy::s3_fifo, eviction_policy::clock}) {
+    policy_ = policy;
+    make_fixed_cache(16);
+    test_disk disk(1000 * page);
+    auto file = open(disk);
+    auto into = filled(1, 0);
+    ASSERT_TRUE(file->read_ahead(0, bytes{page}));
+    for (std::uint64_t number = 2; number < 100; number += 2) {
+      for (int times = 0; times < 3; ++times) EXPECT_TRUE(file->try_read(0, into)) << name_of(policy) << number;
+      ASSERT_TRUE(file->read_ahead(number * page, bytes{page}));
+    }
+    file.reset();
+    cache_.reset();
+  }
+}
+
 TEST_F(PageCacheTest, LastPageOfAnOddSizeIsNeverWrittenBeyondTheEnd) {
   make_fixed_cache(4);
   test_disk disk(2 * page + 100);

@@ -47,20 +47,21 @@ page_table::~page_table() {
 }
 
 page_table::found page_table::find_and_pin(const file& owner, std::uint64_t number) const {
-  const auto is_sought = [&](const frame& at) {  // relaxed: proved below, by the pin
-    return at.number.load(base::memory_order_relaxed) == number && at.owner.load(base::memory_order_relaxed) == &owner;
-  };
+  frame* at = look_up(owner, number);
+  if (at == nullptr) return {};
+  const state_word before = at->state.fetch_add(one_pin, base::memory_order_acquire);
+  if ((before & unused) == 0 && holds(*at, owner, number)) return {.page = at, .before = before};
+  return {.undo = at};
+}
+
+frame* page_table::look_up(const file& owner, std::uint64_t number) const {
   frame_index index = buckets_[bucket_of(owner, number)].load(base::memory_order_acquire);
   for (int step = 0; index != no_frame && step < steps_max; ++step) {
     frame& at = arena_.at(index);
-    if (is_sought(at)) {
-      const state_word before = at.state.fetch_add(one_pin, base::memory_order_acquire);
-      if ((before & unused) == 0 && is_sought(at)) return {.page = &at, .before = before};
-      return {.undo = &at};
-    }
+    if (holds(at, owner, number)) return &at;
     index = at.next_in_bucket.load(base::memory_order_acquire);
   }
-  return {};
+  return nullptr;
 }
 
 frame* page_table::find(const file& owner, std::uint64_t number) const {
@@ -68,9 +69,7 @@ frame* page_table::find(const file& owner, std::uint64_t number) const {
   frame_index index = buckets_[bucket_of(owner, number)].load(base::memory_order_relaxed);
   while (index != no_frame) {
     frame& at = arena_.at(index);
-    if (at.number.load(base::memory_order_relaxed) == number && at.owner.load(base::memory_order_relaxed) == &owner) {
-      return &at;
-    }
+    if (holds(at, owner, number)) return &at;
     index = at.next_in_bucket.load(base::memory_order_relaxed);
   }
   return nullptr;

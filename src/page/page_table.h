@@ -38,6 +38,12 @@ class page_table {
   base::mutex& stripe(const file& owner, std::uint64_t number) const {
     return stripes_[bucket_of(owner, number) % stripes_count].guard;
   }
+  // A frame that held the page at some instant of the call, not pinned; null proves nothing.
+  frame* look_up(const file& owner, std::uint64_t number) const;
+  // Relaxed: right while the frame is pinned, or as far as its generation says so.
+  static bool holds(const frame& at, const file& owner, std::uint64_t number) {
+    return at.number.load(base::memory_order_relaxed) == number && at.owner.load(base::memory_order_relaxed) == &owner;
+  }
   // With the stripe's mutex held. `link` takes a frame whose key is set.
   frame* find(const file& owner, std::uint64_t number) const;
   void link(frame& page);

@@ -73,6 +73,7 @@ frame* cache_core::link_or_find(file& owner, std::uint64_t number, frame*& spare
   }
   if (spare == nullptr) return nullptr;
   frame& page = *std::exchange(spare, nullptr);
+  begin_generation(page);
   page.owner.store(&owner, base::memory_order_relaxed);
   page.number.store(number, base::memory_order_relaxed);
   // An addition, for a look-up that was led astray may have a pin on it this moment. Release: publishes the key to the
