@@ -20,6 +20,14 @@
 // consistent. Each event wakes one waiter, and one that leaves with a frame wakes the next, so an event that met a
 // waiter who had found a frame elsewhere is not lost (KF-44).
 //
+// What a waiter may hold. Who waits for an admission holds no pin that is not covered by an admission of its own
+// (page_cache.h forbids a second one). Who waits for a frame holds pins, and a credit; so some owned frame is no pin's,
+// and by the above it comes, for its writer waits for nothing but the disk. Who waits for another's busy page holds
+// fresh pages below that one only (pin.cc), so such waits go upwards and end at one who waits for the disk or a frame.
+// Reading ahead waits for nothing (read_ahead.cc). Nobody holds a file's, the queue's or a stripe's mutex over any of
+// these waits. So no cycle of waits exists, however many hold a page and want another (KF-51); and no operation has to
+// give back a page of its own to let others go on, for what it lacks was set aside before it began (KF-53).
+//
 // The reclaimer gives back what is owned above what is admitted and above the floor, the same way; it waits for nobody:
 // when it finds nothing, it asks to be called again at the next of those events (KF-46, KF-49).
 #include "base/check.h"
