@@ -102,8 +102,8 @@ endfunction()
 
 # The code under test once more, with scheduling points, over a simulated system: larder_scheduled; and its tests
 # (docs/scheduler.md). Nothing of the libraries is linked in: the two builds of one name must not meet. Everything runs
-# in one thread of the system, so the thread sanitizer would find nothing; the address sanitizer meets the same code in the
-# other tests. Which schedules there are does not depend on how they are compiled: only `release` and `debug` build them.
+# in one thread of the system, so the thread sanitizer would find nothing; the address sanitizer meets the same code in
+# the other tests. Which schedules there are does not depend on how they are compiled: only `release` and `debug` do.
 function(larder_add_scheduled_tests tests)
   if(NOT LARDER_SCHEDULED_TESTS)
     return()
