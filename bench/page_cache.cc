@@ -1,106 +1,82 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A page in memory, at random: pin it, read 64 bytes, unpin it; beside pread of the same 64 bytes of the same file,
-// which the kernel has in memory too. The claim is ns for one of each.
-#include <stdlib.h>
-#include <unistd.h>
-
-#include <array>
-#include <cstring>
-#include <memory>
-#include <vector>
-
+// Pages in memory: 64 bytes of one of 16,384, by a pin and by a validated read, beside pread and a mapping of the same
+// file, a mutex with a hash map and a list, and a bare array. ns for one read, by 1 and by 2 threads.
+//
+// Pages beyond memory: a file of which a tenth fits, 4 KiB read at random, 30 % of them written and all made durable
+// after a thousand, and written from end to end and made durable; beside the kernel's page cache under the same limit,
+// and the device itself. us for one 4 KiB, or for one MiB of those in order. Each runs in a process of its own in a
+// memory control group where one can be set (page_cache/limited.h).
 #include <benchmark/benchmark.h>
 
-#include <larder/page_cache.h>
+#include "bench/page_cache/limited.h"
+#include "bench/page_cache/reads.h"
 
+namespace larder::bench {
 namespace {
 
-constexpr std::uint64_t pages = 16'384;  // 64 MiB: more than the processor's caches hold
+enum pattern : std::int64_t { uniform, zipf };
 
-// A file full of bytes, open in the kernel and in a cache that holds all of it.
-struct warm_file {
-  warm_file() {
-    std::array<char, 32> path{};
-    std::strcpy(path.data(), "/tmp/larder-bench-XXXXXX");
-    descriptor = ::mkstemp(path.data());
-    ::unlink(path.data());
-    const std::vector<char> page(larder::page_size, 'x');
-    for (std::uint64_t i = 0; i < pages; ++i) {
-      if (::write(descriptor, page.data(), page.size()) != static_cast<ssize_t>(page.size())) std::abort();
+page_sequence pages_for(const benchmark::State& state, std::uint64_t pages) {
+  const auto seed = static_cast<std::uint64_t>(state.thread_index()) + 1;
+  return state.range(0) == zipf ? page_sequence::zipf(pages, seed) : page_sequence::uniform(pages, seed);
+}
+
+template <typename Way>
+void resident_read_64(benchmark::State& state) {
+  Way way(warm_file::instance());
+  page_sequence pages = pages_for(state, warm_file::pages);
+  std::array<std::byte, read_length> into{};
+  for (auto _ : state) {
+    way.read(pages.next(), into.data());
+    benchmark::DoNotOptimize(into);
+  }
+}
+
+template <typename Way>
+void beyond_memory(benchmark::State& state) {
+  const auto chosen = static_cast<load>(state.range(0));
+  limited_run run(Way::work, chosen);
+  if (!run.usable()) {
+    state.SkipWithError(run.reason());
+    return;
+  }
+  outcome all;
+  for (auto _ : state) {
+    const outcome came = run.step();
+    if (came.operations == 0) {
+      state.SkipWithError("the process under the limit died");
+      return;
     }
-    disk = *larder::file_backing::adopt(::dup(descriptor), true);
-    cache = *larder::page_cache::create("bench", {.budget = &budget});
-    file = *cache->open(*disk);
-    if (!file->read_ahead(0, disk->size())) std::abort();
+    state.SetIterationTime(came.seconds);
+    all.operations += came.operations;
+    all.seconds += came.seconds;
   }
-  ~warm_file() { ::close(descriptor); }
-
-  int descriptor = -1;
-  larder::memory_budget budget{"bench"};
-  std::unique_ptr<larder::file_backing> disk;
-  std::unique_ptr<larder::page_cache> cache;
-  std::unique_ptr<larder::cached_file> file;
-};
-
-warm_file& the_file() {
-  static warm_file instance;
-  return instance;
+  state.counters["result_us"] = all.seconds * 1e6 / static_cast<double>(all.operations);
+  state.SetLabel(run.limited() ? "in a control group"
+                               : "no control group can be set: the kernel's cache is not limited");
 }
 
-std::uint64_t next_page(std::uint64_t& state) {
-  state = state * 6364136223846793005U + 1442695040888963407U;
-  return (state >> 33) % pages;
-}
+#define RESIDENT(way) \
+  BENCHMARK_TEMPLATE(resident_read_64, way)->ArgName("zipf")->Arg(uniform)->Arg(zipf)->ThreadRange(1, 2)->UseRealTime()
+RESIDENT(pinned);
+RESIDENT(validated);
+RESIDENT(by_pread);
+RESIDENT(mapped);
+RESIDENT(mutex_lru);
+RESIDENT(array);
 
-void pin_read_64_unpin(benchmark::State& state) {
-  warm_file& warm = the_file();
-  auto admission = warm.cache->admit(1, 1);
-  std::uint64_t random = static_cast<std::uint64_t>(state.thread_index()) + 1;
-  std::array<std::byte, 64> into{};
-  for (auto _ : state) {
-    auto page = warm.file->pin(next_page(random), larder::access::read, *admission);
-    std::memcpy(into.data(), page->data().data() + 1024, into.size());
-    benchmark::DoNotOptimize(into);
-  }
-}
-BENCHMARK(pin_read_64_unpin)->ThreadRange(1, 2)->UseRealTime();
-
-void try_pin_read_64_unpin(benchmark::State& state) {
-  warm_file& warm = the_file();
-  auto admission = warm.cache->admit(1, 1);
-  std::uint64_t random = static_cast<std::uint64_t>(state.thread_index()) + 1;
-  std::array<std::byte, 64> into{};
-  for (auto _ : state) {
-    const larder::page_ref page = warm.file->try_pin(next_page(random), *admission);
-    std::memcpy(into.data(), page.data().data() + 1024, into.size());
-    benchmark::DoNotOptimize(into);
-  }
-}
-BENCHMARK(try_pin_read_64_unpin)->ThreadRange(1, 2)->UseRealTime();
-
-// The same for a few pages, which the processor has in its caches: the instructions alone.
-void try_pin_of_few_pages(benchmark::State& state) {
-  warm_file& warm = the_file();
-  auto admission = warm.cache->admit(1, 1);
-  std::uint64_t number = 0;
-  for (auto _ : state) {
-    const larder::page_ref page = warm.file->try_pin(++number % 64, *admission);
-    benchmark::DoNotOptimize(page.data().data());
-  }
-}
-BENCHMARK(try_pin_of_few_pages);
-
-void pread_64(benchmark::State& state) {
-  warm_file& warm = the_file();
-  std::uint64_t random = static_cast<std::uint64_t>(state.thread_index()) + 1;
-  std::array<std::byte, 64> into{};
-  for (auto _ : state) {
-    const auto offset = static_cast<off_t>(next_page(random) * larder::page_size + 1024);
-    if (::pread(warm.descriptor, into.data(), into.size(), offset) != 64) std::abort();
-    benchmark::DoNotOptimize(into);
-  }
-}
-BENCHMARK(pread_64)->ThreadRange(1, 2)->UseRealTime();
+#define BEYOND(way)                      \
+  BENCHMARK_TEMPLATE(beyond_memory, way) \
+      ->ArgName("load")                  \
+      ->DenseRange(0, 3)                 \
+      ->UseManualTime()                  \
+      ->Unit(benchmark::kMicrosecond)
+BEYOND(larder_direct);
+BEYOND(larder_buffered);
+BEYOND(kernel_cache);
+BEYOND(kernel_mapping);
+BEYOND(device);
 
 }  // namespace
+}  // namespace larder::bench
