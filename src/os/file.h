@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include <larder/result.h>
 #include <larder/units.h>
@@ -46,6 +47,15 @@ struct file_facts {
 };
 // A block device's size is that of the device.
 result<file_facts> facts_of(int file);
+
+// The next bytes of a file, pipe or terminal, as many as there are now; none at its end.
+result<std::size_t> read_next(int file, std::span<char> into);
+// Puts a file with these contents in the path's place, in one step: whoever looks sees the old file or the whole new
+// one, and if it fails, the old one is untouched and nothing is left beside it. What is there and is no regular file (a
+// terminal, a pipe) is written to instead.
+result<void> replace_file(const std::string& path, std::string_view contents);
+// Whether `replace_file` may begin; leaves nothing behind.
+result<void> check_replaceable(const std::string& path);
 
 // Whole vectors, at the offset, on the calling thread; short transfers are continued. Reading past the end gives zeros.
 result<void> read_at(int file, std::span<const iovec> into, std::uint64_t offset);
