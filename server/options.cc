@@ -89,7 +89,7 @@ serve_options::tcp_address parse_address(const std::string& text) {
   throw bad_start(fmt::format("--listen {}: expected ADDRESS:PORT, such as 127.0.0.1:10809 or [::1]:10809", text));
 }
 
-std::optional<serve_options> read_command_line(int count, const char* const* words) {
+std::optional<command> read_command_line(int count, const char* const* words) {
   serve_options chosen;
   std::vector<std::string> paths;
   std::vector<std::string> exports;
@@ -98,7 +98,10 @@ std::optional<serve_options> read_command_line(int count, const char* const* wor
   bool read_only = false;
   unsigned workers = std::min(static_cast<unsigned>(os::available_cpus()), workers_most);
 
-  CLI::App app("Serves virtual machines' disks over NBD within a memory limit that is never exceeded.", "larder");
+  CLI::App app(
+      "Serves virtual machines' disks over NBD within a memory limit that is never exceeded, and tells how much they "
+      "need.",
+      "larder");
   app.set_version_flag("--version", "larder " LARDER_VERSION_STRING);
   app.require_subcommand(1);
   app.footer(examples);
@@ -123,6 +126,9 @@ std::optional<serve_options> read_command_line(int count, const char* const* wor
   serve->add_option("-w,--workers", workers, "Threads that serve, 1 to 256")->type_name("N")->capture_default_str();
   serve->add_flag("-r,--read-only", read_only, "Export every image read-only");
   serve->footer(examples);
+  CLI::App* replay = app.add_subcommand("replay", "Try a disk's trace against page caches: which size does it need?");
+  replay::replay_words replay_words;
+  replay::add_options(*replay, replay_words);
   try {
     app.parse(count, words);
   } catch (const CLI::ParseError& problem) {
@@ -134,8 +140,9 @@ std::optional<serve_options> read_command_line(int count, const char* const* wor
     for (char& each : what) {
       if (each == '\n') each = ' ';
     }
-    throw bad_start(what + "; see larder serve --help");
+    throw bad_start(what + (replay->parsed() ? "; see larder replay --help" : "; see larder serve --help"));
   }
+  if (replay->parsed()) return replay::understand(replay_words);
 
   chosen.memory = parse_memory(memory);
   if (workers < 1 || workers > workers_most) {

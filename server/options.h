@@ -4,9 +4,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include <larder/units.h>
+
+#include "server/replay/options.h"
 
 namespace larder::server {
 
@@ -29,9 +32,12 @@ struct serve_options {
   unsigned workers = 1;
 };
 
+// One for each of the program's commands.
+using command = std::variant<serve_options, replay::replay_options>;
+
 // Reads a command line. Empty when there is nothing left to do (help and version are printed). Throws bad_start with
 // one line that says what is wrong and what would be right.
-std::optional<serve_options> read_command_line(int count, const char* const* words);
+std::optional<command> read_command_line(int count, const char* const* words);
 
 // The pieces, each throwing bad_start.
 serve_options::image parse_export(const std::string& text);         // NAME=PATH[,ro]

@@ -21,7 +21,9 @@ std::string refusal(Function function) {
 
 std::optional<serve_options> read(std::vector<const char*> words) {
   words.insert(words.begin(), {"larder", "serve"});
-  return read_command_line(static_cast<int>(words.size()), words.data());
+  auto chosen = read_command_line(static_cast<int>(words.size()), words.data());
+  if (!chosen) return std::nullopt;
+  return std::get<serve_options>(*std::move(chosen));
 }
 std::string refusal_of(const std::vector<const char*>& words) {
   const std::string message = refusal([&] { (void)read(words); });

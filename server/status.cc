@@ -4,9 +4,7 @@
 #include <fmt/format.h>
 
 namespace larder::server {
-namespace {
 
-// Three digits and a unit: what fits a line that is read at a glance.
 std::string brief(bytes amount) {
   double value = static_cast<double>(amount.count);
   constexpr std::string_view units = "BKMGT";
@@ -18,8 +16,6 @@ std::string brief(bytes amount) {
   const int decimals = unit == 0 || value >= 100 ? 0 : 1;
   return fmt::format("{:.{}f}{}", value, decimals, units[unit]);
 }
-
-}  // namespace
 
 status::rates status::look(const service::figures& now, time_point when) {
   const double seconds = std::chrono::duration<double>(when - when_).count();

@@ -7,6 +7,9 @@
 
 namespace larder::server {
 
+// Three digits and a unit: what fits a line that is read at a glance.
+std::string brief(bytes amount);
+
 // Two looks at the figures make rates of them.
 class status {
  public:

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A trial is a real page cache over a disk that keeps nothing. Reads and writes pin pages a window at a time, as the
+// server's requests do, but nobody copies bytes into or out of them, so that a cache of many gigabytes can be tried in
+// the memory of its metadata. Each request has an admission of its own and is alone, so admissions never wait.
+#include "server/replay/trial.h"
+
+#include <algorithm>
+#include <array>
+#include <span>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "os/memory.h"
+#include "server/service.h"
+
+namespace larder::server::replay {
+namespace {
+
+// Pages pinned at once: the server's window. Of a small cache no more than an eighth, or the pins would decide which
+// pages stay.
+constexpr std::uint32_t window_pages_most = 32;
+constexpr std::uint32_t window_share = 8;
+
+page_cache::options options_for(memory_budget& budget, bytes memory, eviction_policy policy) {
+  // The server's share of pages that it never gives back.
+  const auto guaranteed =
+      static_cast<std::uint32_t>(std::clamp<std::uint64_t>(memory.count / 16 / page_size, 1, 1U << 20));
+  page_cache::options chosen;
+  chosen.budget = &budget;
+  chosen.guaranteed_pages = guaranteed;
+  chosen.policy = policy;
+  return chosen;
+}
+
+// An open file takes some of it too.
+constexpr bytes room_for_file = 1_KiB;
+
+// The least limit, a whole number of KiB, under which `pages` are guaranteed. The tables grow with the limit, so it is
+// approached from below: each step's need is the next one's limit, until that is enough.
+bytes least_limit_for(std::uint32_t pages, eviction_policy policy) {
+  bytes limit = bytes{page_size} * (std::uint64_t{pages} + 2);
+  for (;;) {
+    memory_budget budget("least", {.limit = limit});
+    page_cache::options chosen = options_for(budget, limit, policy);
+    chosen.guaranteed_pages = pages;
+    const bytes needed{round_up((page_cache::least_memory(chosen) + room_for_file).count, 1024)};
+    if (needed <= limit) return limit;
+    limit = needed;
+  }
+}
+
+}  // namespace
+
+double outcome::hit_ratio() const {
+  return look_ups() == 0 ? 0 : static_cast<double>(pages.hits) / static_cast<double>(look_ups());
+}
+
+bytes trial::least_memory(eviction_policy policy) { return least_limit_for(4, policy); }
+
+bytes trial::memory_for(std::uint64_t pages, eviction_policy policy) {
+  return least_limit_for(static_cast<std::uint32_t>(std::clamp<std::uint64_t>(pages, 4, 1U << 30)), policy);
+}
+
+trial::trial(const cache_choice& chosen) : budget_("replay", {.limit = chosen.memory}) {
+  if (const bytes least = least_memory(chosen.policy); chosen.memory < least) {
+    throw bad_start(fmt::format("{} of memory: too little; the least that a page cache works with is {}",
+                                format_bytes(chosen.memory), format_bytes(least)));
+  }
+  if (chosen.memory > os::physical_memory()) {
+    throw bad_start(fmt::format("{} of memory: this machine has {}, and a page cache cannot be larger",
+                                format_bytes(chosen.memory), format_bytes(os::physical_memory())));
+  }
+  auto cache = page_cache::create("replay", options_for(budget_, chosen.memory, chosen.policy));
+  if (!cache) {
+    throw bad_start(fmt::format("{} of memory: {}", format_bytes(chosen.memory), cache.error().message()));
+  }
+  cache_ = std::move(*cache);
+  auto file = cache_->open(disk_);
+  if (!file) throw bad_start(fmt::format("{} of memory: {}", format_bytes(chosen.memory), file.error().message()));
+  file_ = std::move(*file);
+  const std::uint64_t pages = chosen.memory.count / page_size;
+  window_pages_ = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(pages / window_share, 1, window_pages_most));
+}
+
+trial::~trial() {
+  if (file_ != nullptr) file_->abandon();
+}
+
+void trial::apply(const request& next) {
+  switch (next.what) {
+    case operation::read:
+      return read(next.offset, next.length);
+    case operation::write:
+      return write(next.offset, next.length);
+    case operation::discard: {
+      const auto done = file_->discard(next.offset, {next.length});
+      LARDER_CHECK(done, "replay: a discard failed: %s", done.error().message().c_str());
+      return;
+    }
+    case operation::flush: {
+      const auto done = file_->flush();
+      LARDER_CHECK(done, "replay: a flush failed: %s", done.error().message().c_str());
+      return;
+    }
+  }
+}
+
+void trial::read(std::uint64_t offset, std::uint64_t length) {
+  if (length == 0) return;
+  auto admitted = cache_->admit(1, window_pages_);
+  LARDER_CHECK(admitted, "replay: no pages can be pinned: %s", admitted.error().message().c_str());
+  const auto done = file_->load(offset, {length}, &*admitted);
+  LARDER_CHECK(done, "replay: a read failed: %s", done.error().message().c_str());
+}
+
+void trial::write(std::uint64_t offset, std::uint64_t length) {
+  if (length == 0) return;
+  auto admitted = cache_->admit(1, window_pages_);
+  LARDER_CHECK(admitted, "replay: no pages can be pinned: %s", admitted.error().message().c_str());
+  const std::uint64_t end = offset + length;
+  const std::uint64_t last_page = (end - 1) / page_size;
+  std::array<page_ref, window_pages_most> pages;
+  for (std::uint64_t first = offset / page_size; first <= last_page;) {
+    const auto count = static_cast<std::size_t>(
+        std::min<std::uint64_t>({last_page - first + 1, admitted->available(), window_pages_most}));
+    const auto pinned = file_->pin_range(first, std::span(pages.data(), count), access::overwrite, *admitted);
+    LARDER_CHECK(pinned, "replay: pages cannot be pinned: %s", pinned.error().message().c_str());
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::uint64_t start = (first + i) * page_size;
+      const std::uint64_t from = std::max(offset, start) - start;
+      const auto written = pages[i].written(from, std::min<std::uint64_t>(end - start, page_size));
+      LARDER_CHECK(written, "replay: a write failed: %s", written.error().message().c_str());
+      pages[i].reset();
+    }
+    first += count;
+  }
+}
+
+outcome trial::now() const {
+  return {.pages = cache_->stats(),
+          .disk_reads = disk_.reads(),
+          .disk_read = disk_.length_read(),
+          .disk_written = disk_.length_written()};
+}
+
+}  // namespace larder::server::replay
