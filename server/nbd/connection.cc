@@ -102,7 +102,7 @@ void connection::execute(request& asked) {
     const bool fua = (asked.flags & command_flag_fua) != 0;
     switch (asked.asked) {
       case command::read:
-        outcome = file().load(asked.offset, {std::min(asked.length, load_most)});
+        outcome = file().read_ahead(asked.offset, {std::min(asked.length, load_most)});
         break;
       case command::trim:
         outcome = file().discard(asked.offset, {asked.length});

@@ -61,6 +61,14 @@ std::vector<eviction_policy> parse_policies(const std::string& text) {
   throw bad_start(fmt::format("--policy {}: no such policy; give one of {}all", text, names));
 }
 
+bytes parse_page(const std::string& text) {
+  const bytes page = parse_size("--page-size", text);
+  if (page < bytes{page_size} || page > largest_page_size || (page.count & (page.count - 1)) != 0) {
+    throw bad_start(fmt::format("--page-size {}: no such page; give 4K, 8K, 16K, 32K or 64K", text));
+  }
+  return page;
+}
+
 std::uint64_t parse_count(const std::string& text) {
   std::uint64_t count = 0;
   const auto [stopped, error] = std::from_chars(text.data(), text.data() + text.size(), count);
@@ -87,6 +95,9 @@ void add_options(CLI::App& replay, replay_words& words) {
                   "Which page leaves when room is needed: sieve, s3-fifo, clock, lru or all")
       ->type_name("POLICY")
       ->capture_default_str();
+  replay.add_option("--page-size", words.page, "The cache's pages: 4K, 8K, 16K, 32K or 64K")
+      ->type_name("SIZE")
+      ->capture_default_str();
   replay.add_option("--disk-size", words.disk_size, "Refuse requests past this (default: the disk ends where they do)")
       ->type_name("SIZE");
   replay.add_option("-n,--limit-requests", words.requests_most, "Replay the first N requests only")->type_name("N");
@@ -106,6 +117,7 @@ replay_options understand(const replay_words& words) {
     chosen.sizes = parse_sizes(words.sizes);
   }
   chosen.policies = parse_policies(words.policy);
+  chosen.page = parse_page(words.page);
   if (!words.disk_size.empty()) chosen.disk_size = parse_size("--disk-size", words.disk_size);
   if (!words.requests_most.empty()) chosen.requests_most = parse_count(words.requests_most);
   chosen.svg = words.svg;

@@ -35,6 +35,7 @@ TEST(ReplayOptionsTest, ATraceAloneMeansAllPoliciesOverSizesThatFitIt) {
   EXPECT_TRUE(chosen.sizes.empty());
   EXPECT_EQ(chosen.policies, std::vector<eviction_policy>(eviction_policies.begin(), eviction_policies.end()));
   EXPECT_FALSE(chosen.disk_size);
+  EXPECT_EQ(chosen.page, 4_KiB);
   EXPECT_FALSE(chosen.requests_most);
   EXPECT_EQ(chosen.svg, "");
   EXPECT_FALSE(chosen.json);
@@ -43,11 +44,12 @@ TEST(ReplayOptionsTest, ATraceAloneMeansAllPoliciesOverSizesThatFitIt) {
 
 TEST(ReplayOptionsTest, EverythingSaidIsTaken) {
   const replay_options chosen = read({"--memory", "600K", "--policy", "s3-fifo", "disk.csv", "--disk-size", "1G",
-                                      "--limit-requests", "1000", "--svg", "x.svg", "--json"});
+                                      "--limit-requests", "1000", "--page-size", "16K", "--svg", "x.svg", "--json"});
   EXPECT_EQ(chosen.trace, "disk.csv");
   EXPECT_EQ(chosen.sizes, std::vector<bytes>{600_KiB});
   EXPECT_EQ(chosen.policies, std::vector<eviction_policy>{eviction_policy::s3_fifo});
   EXPECT_EQ(chosen.disk_size, 1_GiB);
+  EXPECT_EQ(chosen.page, 16_KiB);
   EXPECT_EQ(chosen.requests_most, 1000U);
   EXPECT_EQ(chosen.svg, "x.svg");
   EXPECT_TRUE(chosen.json);
@@ -68,6 +70,10 @@ TEST(ReplayOptionsTest, WhatIsWrongIsRefusedWithWhatWouldBeRight) {
   EXPECT_EQ(refusal_of({"t", "--sizes", many.c_str()}), "--sizes: 65 sizes; give at most 64");
   EXPECT_NE(refusal_of({"t", "--memory", "lots"}).find("--memory lots: not a size"), std::string::npos);
   EXPECT_NE(refusal_of({"t", "--disk-size", "1e9"}).find("--disk-size 1e9: not a size"), std::string::npos);
+  for (const char* page : {"0", "2K", "12K", "128K", "5000"}) {
+    EXPECT_EQ(refusal_of({"t", "--page-size", page}),
+              "--page-size " + std::string(page) + ": no such page; give 4K, 8K, 16K, 32K or 64K");
+  }
   for (const char* count : {"0", "-1", "1K", "99999999999999999999"}) {
     EXPECT_EQ(refusal_of({"t", "--limit-requests", count}),
               "--limit-requests " + std::string(count) + ": a number of requests, 1 or more");

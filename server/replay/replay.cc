@@ -69,7 +69,7 @@ void describe(const survey& surveyed, const trace_reader& trace, const replay_op
 
 findings run_one(trace_reader& trace, const replay_options& chosen, memory_budget& budget, const watcher& watch) {
   survey surveyed(chosen.page, budget);
-  const cache_choice cache{chosen.sizes.front(), chosen.policies.front()};
+  const cache_choice cache{chosen.sizes.front(), chosen.policies.front(), chosen.page};
   trial tried(cache);
   const time_point start = os::now();
   read_all(trace, chosen, watch, [&](const request& next) {
@@ -104,8 +104,8 @@ void try_caches(const replay_options& chosen, const std::vector<bytes>& sizes, c
                 const watcher& watch, findings& found) {
   for (const bytes size : sizes) {
     for (const eviction_policy policy : chosen.policies) {
-      found.rows.push_back(
-          try_cache({size, policy}, requests, found.rows.size(), sizes.size() * chosen.policies.size(), watch));
+      found.rows.push_back(try_cache({size, policy, chosen.page}, requests, found.rows.size(),
+                                     sizes.size() * chosen.policies.size(), watch));
     }
   }
 }
@@ -113,7 +113,7 @@ void try_caches(const replay_options& chosen, const std::vector<bytes>& sizes, c
 // Before the trace is read, which may take long.
 void check_sizes(const replay_options& chosen) {
   for (const bytes size : chosen.sizes) {
-    for (const eviction_policy policy : chosen.policies) trial({size, policy});
+    for (const eviction_policy policy : chosen.policies) trial({size, policy, chosen.page});
   }
 }
 
@@ -125,12 +125,12 @@ std::string advice_for_picture(const std::string& path, std::error_code error) {
 
 }  // namespace
 
-std::vector<bytes> sizes_for(std::uint64_t footprint_pages, const std::vector<eviction_policy>& policies) {
+std::vector<bytes> sizes_for(std::uint64_t footprint_pages, const std::vector<eviction_policy>& policies, bytes page) {
   bytes most;
   bytes least;
   for (const eviction_policy policy : policies) {
-    most = std::max(most, trial::memory_for(footprint_pages, policy));
-    least = std::max(least, trial::least_memory(policy));
+    most = std::max(most, trial::memory_for(footprint_pages, policy, page));
+    least = std::max(least, trial::least_memory(policy, page));
   }
   // A cache cannot be larger than the machine.
   const bytes limit = os::physical_memory();
@@ -158,7 +158,8 @@ findings run(trace_reader& trace, const replay_options& chosen, const watcher& w
     describe(surveyed, trace, chosen, found);
   }
   if (found.look_ups == 0) return found;
-  const auto sizes = chosen.sizes.empty() ? sizes_for(found.footprint_pages, chosen.policies) : chosen.sizes;
+  const auto sizes =
+      chosen.sizes.empty() ? sizes_for(found.footprint_pages, chosen.policies, chosen.page) : chosen.sizes;
   try_caches(chosen, sizes, requests, watch, found);
   return found;
 }

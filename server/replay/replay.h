@@ -19,7 +19,7 @@ findings run(trace_reader& trace, const replay_options& chosen, const watcher& w
 
 // The sizes to try if none were given: powers of two and one and a half times these, from about a 64th of what the
 // pages would take to where all of them fit.
-std::vector<bytes> sizes_for(std::uint64_t footprint_pages, const std::vector<eviction_policy>& policies);
+std::vector<bytes> sizes_for(std::uint64_t footprint_pages, const std::vector<eviction_policy>& policies, bytes page);
 
 // The whole program: prints to standard output, shows progress on standard error, draws. Returns the exit code: 0, or 1
 // if the results were printed and the picture could not be written. Throws bad_start.

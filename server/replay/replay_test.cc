@@ -112,14 +112,14 @@ TEST_F(ReplayTest, OneCacheIsDrivenAsTheTraceIsReadWithTheSameResult) {
 
 TEST_F(ReplayTest, SizesAreRoundAndSpanAFactorOf64) {
   for (const std::uint64_t footprint : {1'000U, 100'000U, 262'128U}) {
-    const auto sizes = sizes_for(footprint, chosen_.policies);
+    const auto sizes = sizes_for(footprint, chosen_.policies, 4_KiB);
     ASSERT_GE(sizes.size(), 12U);
     EXPECT_TRUE(std::is_sorted(sizes.begin(), sizes.end()));
     EXPECT_LE(sizes.front().count, sizes.back().count / 42);
     EXPECT_GE(sizes.back(), bytes{footprint * page_size});
     EXPECT_LE(sizes.back(), bytes{footprint * page_size * 2});
   }
-  EXPECT_EQ(sizes_for(1, chosen_.policies).size(), 1U);
+  EXPECT_EQ(sizes_for(1, chosen_.policies, 4_KiB).size(), 1U);
 }
 
 TEST_F(ReplayTest, RequestsPastTheDiskAreRefusedWhereTheyStand) {

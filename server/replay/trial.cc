@@ -2,7 +2,9 @@
 //
 // A trial is a real page cache over a disk that keeps nothing. Reads and writes pin pages a window at a time, as the
 // server's requests do, but nobody copies bytes into or out of them, so that a cache of many gigabytes can be tried in
-// the memory of its metadata. Each request has an admission of its own and is alone, so admissions never wait.
+// the memory of its metadata. The cache's own read-ahead is off: what it brings in before it is asked for would count
+// as hits, and the policies could not be told apart by them. Each request has an admission of its own and is alone, so
+// admissions never wait.
 #include "server/replay/trial.h"
 
 #include <algorithm>
@@ -23,14 +25,16 @@ namespace {
 constexpr std::uint32_t window_pages_most = 32;
 constexpr std::uint32_t window_share = 8;
 
-page_cache::options options_for(memory_budget& budget, bytes memory, eviction_policy policy) {
+page_cache::options options_for(memory_budget& budget, const cache_choice& choice) {
   // The server's share of pages that it never gives back.
   const auto guaranteed =
-      static_cast<std::uint32_t>(std::clamp<std::uint64_t>(memory.count / 16 / page_size, 1, 1U << 20));
+      static_cast<std::uint32_t>(std::clamp<std::uint64_t>(choice.memory / 16 / choice.page, 1, 1U << 20));
   page_cache::options chosen;
   chosen.budget = &budget;
   chosen.guaranteed_pages = guaranteed;
-  chosen.policy = policy;
+  chosen.policy = choice.policy;
+  chosen.page_size = choice.page;
+  chosen.read_ahead = {};
   return chosen;
 }
 
@@ -39,11 +43,11 @@ constexpr bytes room_for_file = 1_KiB;
 
 // The least limit, a whole number of KiB, under which `pages` are guaranteed. The tables grow with the limit, so it is
 // approached from below: each step's need is the next one's limit, until that is enough.
-bytes least_limit_for(std::uint32_t pages, eviction_policy policy) {
-  bytes limit = bytes{page_size} * (std::uint64_t{pages} + 2);
+bytes least_limit_for(std::uint32_t pages, eviction_policy policy, bytes page) {
+  bytes limit = page * (std::uint64_t{pages} + 2);
   for (;;) {
     memory_budget budget("least", {.limit = limit});
-    page_cache::options chosen = options_for(budget, limit, policy);
+    page_cache::options chosen = options_for(budget, {limit, policy, page});
     chosen.guaranteed_pages = pages;
     const bytes needed{round_up((page_cache::least_memory(chosen) + room_for_file).count, 1024)};
     if (needed <= limit) return limit;
@@ -57,14 +61,14 @@ double outcome::hit_ratio() const {
   return look_ups() == 0 ? 0 : static_cast<double>(pages.hits) / static_cast<double>(look_ups());
 }
 
-bytes trial::least_memory(eviction_policy policy) { return least_limit_for(4, policy); }
+bytes trial::least_memory(eviction_policy policy, bytes page) { return least_limit_for(4, policy, page); }
 
-bytes trial::memory_for(std::uint64_t pages, eviction_policy policy) {
-  return least_limit_for(static_cast<std::uint32_t>(std::clamp<std::uint64_t>(pages, 4, 1U << 30)), policy);
+bytes trial::memory_for(std::uint64_t pages, eviction_policy policy, bytes page) {
+  return least_limit_for(static_cast<std::uint32_t>(std::clamp<std::uint64_t>(pages, 4, 1U << 30)), policy, page);
 }
 
-trial::trial(const cache_choice& chosen) : budget_("replay", {.limit = chosen.memory}) {
-  if (const bytes least = least_memory(chosen.policy); chosen.memory < least) {
+trial::trial(const cache_choice& chosen) : page_(chosen.page), budget_("replay", {.limit = chosen.memory}) {
+  if (const bytes least = least_memory(chosen.policy, page_); chosen.memory < least) {
     throw bad_start(fmt::format("{} of memory: too little; the least that a page cache works with is {}",
                                 format_bytes(chosen.memory), format_bytes(least)));
   }
@@ -72,7 +76,7 @@ trial::trial(const cache_choice& chosen) : budget_("replay", {.limit = chosen.me
     throw bad_start(fmt::format("{} of memory: this machine has {}, and a page cache cannot be larger",
                                 format_bytes(chosen.memory), format_bytes(os::physical_memory())));
   }
-  auto cache = page_cache::create("replay", options_for(budget_, chosen.memory, chosen.policy));
+  auto cache = page_cache::create("replay", options_for(budget_, chosen));
   if (!cache) {
     throw bad_start(fmt::format("{} of memory: {}", format_bytes(chosen.memory), cache.error().message()));
   }
@@ -80,7 +84,7 @@ trial::trial(const cache_choice& chosen) : budget_("replay", {.limit = chosen.me
   auto file = cache_->open(disk_);
   if (!file) throw bad_start(fmt::format("{} of memory: {}", format_bytes(chosen.memory), file.error().message()));
   file_ = std::move(*file);
-  const std::uint64_t pages = chosen.memory.count / page_size;
+  const std::uint64_t pages = chosen.memory / page_;
   window_pages_ = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(pages / window_share, 1, window_pages_most));
 }
 
@@ -111,7 +115,7 @@ void trial::read(std::uint64_t offset, std::uint64_t length) {
   if (length == 0) return;
   auto admitted = cache_->admit(1, window_pages_);
   LARDER_CHECK(admitted, "replay: no pages can be pinned: %s", admitted.error().message().c_str());
-  const auto done = file_->load(offset, {length}, &*admitted);
+  const auto done = file_->read_ahead(offset, {length}, &*admitted);
   LARDER_CHECK(done, "replay: a read failed: %s", done.error().message().c_str());
 }
 
@@ -120,17 +124,17 @@ void trial::write(std::uint64_t offset, std::uint64_t length) {
   auto admitted = cache_->admit(1, window_pages_);
   LARDER_CHECK(admitted, "replay: no pages can be pinned: %s", admitted.error().message().c_str());
   const std::uint64_t end = offset + length;
-  const std::uint64_t last_page = (end - 1) / page_size;
+  const std::uint64_t last_page = (end - 1) / page_.count;
   std::array<page_ref, window_pages_most> pages;
-  for (std::uint64_t first = offset / page_size; first <= last_page;) {
+  for (std::uint64_t first = offset / page_.count; first <= last_page;) {
     const auto count = static_cast<std::size_t>(
         std::min<std::uint64_t>({last_page - first + 1, admitted->available(), window_pages_most}));
     const auto pinned = file_->pin_range(first, std::span(pages.data(), count), access::overwrite, *admitted);
     LARDER_CHECK(pinned, "replay: pages cannot be pinned: %s", pinned.error().message().c_str());
     for (std::size_t i = 0; i < count; ++i) {
-      const std::uint64_t start = (first + i) * page_size;
+      const std::uint64_t start = (first + i) * page_.count;
       const std::uint64_t from = std::max(offset, start) - start;
-      const auto written = pages[i].written(from, std::min<std::uint64_t>(end - start, page_size));
+      const auto written = pages[i].written(from, std::min(end - start, page_.count));
       LARDER_CHECK(written, "replay: a write failed: %s", written.error().message().c_str());
       pages[i].reset();
     }

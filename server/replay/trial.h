@@ -16,6 +16,7 @@ namespace larder::server::replay {
 struct cache_choice {
   bytes memory;  // the limit of the cache's budget: pages, their metadata and the tables
   eviction_policy policy = default_eviction_policy;
+  bytes page{page_size};
 };
 
 // What a trace did to a cache. The same for the same requests and cache, always.
@@ -41,13 +42,14 @@ class trial {
   outcome now() const;
 
   // The least memory that a cache with these options works with, and the least in which so many pages fit.
-  static bytes least_memory(eviction_policy policy);
-  static bytes memory_for(std::uint64_t pages, eviction_policy policy);
+  static bytes least_memory(eviction_policy policy, bytes page);
+  static bytes memory_for(std::uint64_t pages, eviction_policy policy, bytes page);
 
  private:
   void read(std::uint64_t offset, std::uint64_t length);
   void write(std::uint64_t offset, std::uint64_t length);
 
+  const bytes page_;
   memory_budget budget_;
   blank_disk disk_;
   std::unique_ptr<page_cache> cache_;

@@ -95,7 +95,7 @@ class HandWorkedTest : public testing::TestWithParam<eviction_policy> {};
 
 TEST_P(HandWorkedTest, FourPagesHitAsWorkedOutByHand) {
   const eviction_policy policy = GetParam();
-  const bytes memory = trial::memory_for(4, policy);
+  const bytes memory = trial::memory_for(4, policy, bytes{page});
   ASSERT_EQ(capacity_of(memory, policy), 4U);
   constexpr std::uint64_t a = 10, b = 20, c = 30, d = 40, e = 50, f = 60;
   const bool keeps_what_was_hit_once = policy == eviction_policy::sieve || policy == eviction_policy::clock;
@@ -111,7 +111,7 @@ INSTANTIATE_TEST_SUITE_P(OfPolicies, HandWorkedTest, testing::ValuesIn(eviction_
 
 TEST(TrialTest, WhatFitsIsMissedOnceUnderEveryPolicy) {
   for (const eviction_policy policy : eviction_policies) {
-    trial tried({trial::memory_for(100, policy), policy});
+    trial tried({trial::memory_for(100, policy, bytes{page}), policy});
     for (int round = 0; round < 3; ++round) tried.apply(read_of(0, 100));
     const outcome result = tried.now();
     EXPECT_EQ(result.pages.misses, 100U) << name_of(policy);
@@ -119,6 +119,30 @@ TEST(TrialTest, WhatFitsIsMissedOnceUnderEveryPolicy) {
     EXPECT_EQ(result.pages.evictions, 0U);
     EXPECT_EQ(result.disk_read, bytes{100 * page});
     EXPECT_DOUBLE_EQ(result.hit_ratio(), 200.0 / 300);
+  }
+}
+
+TEST(TrialTest, LargePagesAreLookedUpAsTheSurveyCountsThem) {
+  for (const bytes large : {8_KiB, 64_KiB}) {
+    tests::model_random random;
+    memory_budget budget("test");
+    survey surveyed(large, budget);
+    std::vector<request> requests;
+    for (int i = 0; i < 1'000; ++i) {
+      const auto what = static_cast<operation>(random.below(3));
+      requests.push_back({what, random.below(4 << 20), random.below(300 << 10)});
+      ASSERT_TRUE(surveyed.add(requests.back()));
+    }
+    for (const eviction_policy policy : eviction_policies) {
+      for (const bytes memory : {1_MiB, trial::memory_for(surveyed.footprint_pages(), policy, large)}) {
+        trial tried({memory, policy, large});
+        for (const request& each : requests) tried.apply(each);
+        EXPECT_EQ(tried.now().look_ups(), surveyed.look_ups()) << name_of(policy);
+        if (memory > 1_MiB) {
+          EXPECT_EQ(tried.now().pages.hits, surveyed.hits_most()) << name_of(policy);
+        }
+      }
+    }
   }
 }
 
@@ -173,7 +197,7 @@ TEST(TrialTest, TheEndOfTheLargestDiskIsAPageLikeOthers) {
 
 TEST(TrialTest, MemoryThatIsTooLittleOrMoreThanThereIsIsRefused) {
   for (const eviction_policy policy : eviction_policies) {
-    const bytes least = trial::least_memory(policy);
+    const bytes least = trial::least_memory(policy, bytes{page});
     EXPECT_NO_THROW(trial({least, policy}));
     EXPECT_THROW(trial({least - 1_B, policy}), bad_start);
     EXPECT_THROW(trial({0_B, policy}), bad_start);
@@ -216,7 +240,7 @@ TEST(TrialTest, RandomRequestsAgreeWithTheSurveyInEveryCacheAndAreRepeatable) {
   }
   EXPECT_EQ(surveyed.requests(), requests.size());
   for (const eviction_policy policy : eviction_policies) {
-    for (const bytes memory : {64_KiB, 600_KiB, trial::memory_for(surveyed.footprint_pages(), policy)}) {
+    for (const bytes memory : {64_KiB, 600_KiB, trial::memory_for(surveyed.footprint_pages(), policy, bytes{page})}) {
       const auto run = [&] {
         trial tried({memory, policy});
         for (const request& each : requests) tried.apply(each);
