@@ -18,7 +18,8 @@ class LARDER_API reclaimer {
  public:
   // Gives back about `wanted` (more is fine, less if there is no more) by releasing it to the budget it is registered
   // with, and returns what it released. Called on the thread or task that is short of memory, with no lock held, by one
-  // caller at a time. It may do I/O, but must not wait for memory: that would be waiting for itself (KF-57).
+  // caller at a time, for `reclaim_chunk` at most each time: it is asked again as long as it gives all that was asked
+  // for. It may do I/O, but must not wait for memory: that would be waiting for itself (KF-57).
   virtual bytes reclaim(bytes wanted) = 0;
 
  protected:
@@ -29,7 +30,17 @@ class LARDER_API reclaimer {
 };
 
 // The order in which reclaimers are asked: what is cheapest to make again goes first.
-enum class reclaim_stage : unsigned char { empty_slabs, pages, user, last_resort };
+enum class reclaim_stage : unsigned char {
+  empty_slabs,  // of objects and handles, and what a depot has to spare
+  clean_pages,  // that nobody used lately
+  dirty_pages,  // written first, and then all pages that nobody has pinned
+  user,         // what the program registers
+  last_resort,  // what the CPUs' arrays hold, idle coroutines, what idle stacks touched
+};
+
+// The most that a reclaimer is asked for at once: between two such steps it is looked at whether the need and the time
+// are still there.
+inline constexpr bytes reclaim_chunk = 256_KiB;
 
 // A limit on memory that is never exceeded, in a tree: what is charged to a budget is charged to all above it, and
 // admitted only if it fits in each. Admission comes before the memory is taken, so `used() <= limit()` at every

@@ -60,7 +60,7 @@ TEST(BudgetStressTest, EverybodyComesThroughAndEverythingComesBack) {
   {
     std::vector<std::unique_ptr<larder_of_bytes>> caches;
     for (memory_budget* budget : budgets) {
-      caches.push_back(std::make_unique<larder_of_bytes>(*budget, reclaim_stage::pages));
+      caches.push_back(std::make_unique<larder_of_bytes>(*budget, reclaim_stage::clean_pages));
     }
     std::atomic<bool> stop{false};
     std::atomic<int> passed{0};

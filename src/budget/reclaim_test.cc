@@ -80,10 +80,12 @@ TEST(ReclaimTest, StagesGoInTheirOrderAndStopWhenTheNeedIsMet) {
   std::string order;
   const auto note = [&order](char letter) { return [&order, letter] { order += letter; }; };
   hoard last(budget, 20_B, reclaim_stage::last_resort);
-  hoard pages(budget, 20_B, reclaim_stage::pages);
-  hoard user(budget, 20_B, reclaim_stage::user);
+  hoard dirty(budget, 10_B, reclaim_stage::dirty_pages);
+  hoard pages(budget, 20_B, reclaim_stage::clean_pages);
+  hoard user(budget, 10_B, reclaim_stage::user);
   hoard slabs(budget, 20_B, reclaim_stage::empty_slabs);
-  hoard more_pages(budget, 20_B, reclaim_stage::pages);
+  hoard more_pages(budget, 20_B, reclaim_stage::clean_pages);
+  dirty.when_asked = note('d');
   last.when_asked = note('l');
   pages.when_asked = note('p');
   user.when_asked = note('u');
@@ -95,8 +97,47 @@ TEST(ReclaimTest, StagesGoInTheirOrderAndStopWhenTheNeedIsMet) {
   EXPECT_EQ(pages.last_wanted, 30U);
   EXPECT_EQ(more_pages.last_wanted, 10U);
   ASSERT_TRUE(budget.charge(50_B));
-  EXPECT_EQ(order, "spqspqul");
+  EXPECT_EQ(order, "spqspqdul");
   budget.release(100_B);
+}
+
+// Each step is bounded, so that between two of them it can be looked at the need.
+TEST(ReclaimTest, MuchIsAskedForInBoundedSteps) {
+  memory_budget budget("budget", {.limit = 10_MiB});
+  hoard first(budget, 600_KiB, reclaim_stage::clean_pages);
+  hoard second(budget, 5_MiB, reclaim_stage::user);
+  std::uint64_t most = 0;
+  first.when_asked = [&] { most = std::max<std::uint64_t>(most, first.last_wanted); };
+  second.when_asked = [&] { most = std::max<std::uint64_t>(most, second.last_wanted); };
+  EXPECT_EQ(budget.reclaim(1_MiB), 1_MiB);
+  EXPECT_EQ(most, reclaim_chunk.count);
+  EXPECT_EQ(first.calls, 3U) << "two whole steps, and one that shows the end";
+  EXPECT_EQ(first.held(), 0_B);
+  EXPECT_EQ(second.calls, 2U);
+}
+
+TEST(ReclaimTest, StepsEndWhenTheNeedHasGone) {
+  memory_budget budget("budget", {.limit = 10_MiB});
+  hoard cache(budget, 5_MiB);
+  ASSERT_TRUE(budget.try_charge(5_MiB));
+  cache.when_asked = [&] {
+    if (cache.calls == 2) budget.release(5_MiB);  // somebody gives back what is waited for
+  };
+  ASSERT_TRUE(budget.charge(4_MiB));
+  EXPECT_EQ(cache.calls, 2U);
+  EXPECT_GE(cache.held(), 4_MiB);
+  budget.release(4_MiB);
+}
+
+TEST(ReclaimTest, StepsEndAtTheDeadline) {
+  memory_budget budget("budget", {.limit = 10_MiB});
+  hoard cache(budget, 10_MiB);
+  const time_point deadline = os::now() + 20ms;
+  cache.when_asked = [&] {
+    if (cache.calls == 2) std::this_thread::sleep_until(deadline);
+  };
+  EXPECT_EQ(budget.charge(8_MiB, deadline).error(), error_from(ETIMEDOUT));
+  EXPECT_EQ(cache.calls, 2U);
 }
 
 TEST(ReclaimTest, OnlyWhatIsWithinTheFullNodeIsAsked) {
@@ -147,7 +188,7 @@ TEST(ReclaimTest, NobodySpinsWhenNothingCanBeReclaimed) {
 TEST(ReclaimTest, NoteReclaimableLetsAWaiterAskAgain) {
   memory_budget budget("budget", {.limit = 100_B});
   std::atomic<bool> pinned{true};
-  hoard pages(budget, 100_B, reclaim_stage::pages);
+  hoard pages(budget, 100_B, reclaim_stage::clean_pages);
   pages.when_asked = [&] { pages.at_most = pinned ? 0 : unlimited.count; };
   budget.note_reclaimable();  // nobody waits: no matter
   std::thread waiter([&] { EXPECT_TRUE(budget.charge(60_B)); });
@@ -164,7 +205,7 @@ TEST(ReclaimTest, NoNoteIsLost) {
   memory_budget budget("budget", {.limit = 100_B});
   for (int round = 0; round < 2'000; ++round) {
     std::atomic<bool> pinned{true};
-    hoard pages(budget, 100_B, reclaim_stage::pages);
+    hoard pages(budget, 100_B, reclaim_stage::clean_pages);
     pages.when_asked = [&] { pages.at_most = pinned ? 0 : unlimited.count; };
     std::thread unpinner([&] {
       pinned = false;
@@ -252,7 +293,7 @@ TEST(ReclaimTest, LeaderThatIsServedHandsOn) {
 TEST(ReclaimTest, LeaderThatRunsOutOfTimeHandsOn) {
   memory_budget budget("budget", {.limit = 100_B});
   const time_point deadline = os::now() + 50ms;
-  hoard slow(budget, 50_B, reclaim_stage::pages);
+  hoard slow(budget, 50_B, reclaim_stage::clean_pages);
   hoard rich(budget, 50_B, reclaim_stage::user);
   slow.at_most = 1;
   slow.when_asked = [&] {
@@ -430,7 +471,7 @@ TEST(ReclaimTest, ReclaimersComeAndGoWhileOthersAreAsked) {
   for (int i = 0; i < 2; ++i) {
     threads.emplace_back([&, i] {
       for (int round = 0; round < 2'000; ++round) {
-        const hoard brief(budget, 10_B, round % 2 == i ? reclaim_stage::pages : reclaim_stage::empty_slabs);
+        const hoard brief(budget, 10_B, round % 2 == i ? reclaim_stage::clean_pages : reclaim_stage::empty_slabs);
       }
     });
   }

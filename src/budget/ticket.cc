@@ -16,47 +16,14 @@
 
 #include "base/check.h"
 #include "base/mutant.h"
+#include "budget/reclaim.h"
 #include "budget/tree.h"
 #include "os/clock.h"
-#include "os/waiting.h"
 
 namespace larder {
 namespace {
 
-bool is_within(const memory_budget* node, const memory_budget* ancestor) {
-  for (; node != nullptr; node = node->parent()) {
-    if (node == ancestor) return true;
-  }
-  return false;
-}
-
 bool has_passed(time_point deadline) { return deadline != no_deadline && os::now() >= deadline; }
-
-// Asks the reclaimers at and below `node`, which is not looked into, until they gave `wanted` or the deadline has
-// passed. The tree's mutex is held, but not while a reclaimer runs.
-bytes reclaim_within(budget::tree& tree, base::unique_lock& locked, const memory_budget* node, bytes wanted,
-                     time_point deadline) {
-  os::parker& self = os::parker::current();
-  bytes given;
-  budget::reclaimer_entry* entry = tree.entries.front();
-  while (entry != nullptr && given < wanted && !has_passed(deadline)) {
-    if (entry->busy || !is_within(entry->node, node)) {
-      entry = tree.entries.after(*entry);
-      continue;
-    }
-    entry->busy = true;  // keeps the entry where it is, and others out
-    locked.unlock();
-    self.reclaiming = true;
-    given += entry->source->reclaim(wanted - given);
-    self.reclaiming = false;
-    locked.lock();
-    entry->busy = false;
-    budget::reclaimer_entry* next = tree.entries.after(*entry);
-    if (entry->remover != nullptr) entry->remover->unpark();
-    entry = next;
-  }
-  return given;
-}
 
 }  // namespace
 
@@ -119,6 +86,14 @@ bool budget_ticket::granted(time_point deadline) {
   return true;
 }
 
+// Whether some ticket waits for room there. A node that nobody waits for may be gone.
+bool budget_ticket::node_is_awaited(const budget::tree& tree, const memory_budget* node) {
+  for (budget_ticket* each = tree.queue.front(); each != nullptr; each = tree.queue.after(*each)) {
+    if (each->blocked_at_ == node) return true;
+  }
+  return false;
+}
+
 // One round of reclaiming: for each full node, once, what its oldest ticket lacks. The mutex is dropped meanwhile, so
 // the queue is looked at afresh each time, and a node is only an identity once its ticket may be gone.
 bytes budget_ticket::reclaim_for_all(budget::tree& tree, base::unique_lock& locked, time_point deadline) {
@@ -134,7 +109,8 @@ bytes budget_ticket::reclaim_for_all(budget::tree& tree, base::unique_lock& lock
     at.asked_scan = round;
     const bytes wanted = bytes{at.used.load()} + ticket->amount_;
     const bytes lacking = wanted > at.open_limit() ? wanted - at.open_limit() : ticket->amount_;
-    given += reclaim_within(tree, locked, node, lacking, deadline);
+    const auto go_on = [&tree, node, deadline] { return node_is_awaited(tree, node) && !has_passed(deadline); };
+    given += budget::reclaim_within(tree, locked, node, lacking, go_on).given;
     ticket = tree.queue.front();
   }
   return given;
@@ -245,60 +221,6 @@ void memory_budget::wake_to_reclaim() {
   const base::lock locked(tree.guard);
   tree.hopeful = true;
   budget_ticket::wake_leader(tree);
-}
-
-void memory_budget::add_reclaimer(reclaimer& source, reclaim_stage stage) {
-  auto* entry = new budget::reclaimer_entry;
-  entry->source = &source;
-  entry->node = this;
-  entry->stage = stage;
-  budget::tree& tree = *state_->tree;
-  const base::lock locked(tree.guard);
-  // Behind the last of its stage: find it from the back, push, and rotate what comes after it.
-  base::intrusive_list<budget::reclaimer_entry> later;
-  while (tree.entries.back() != nullptr && tree.entries.back()->stage > stage) {
-    budget::reclaimer_entry* last = tree.entries.back();
-    base::intrusive_list<budget::reclaimer_entry>::remove(*last);
-    later.push_front(*last);
-  }
-  tree.entries.push_back(*entry);
-  while (budget::reclaimer_entry* next = later.pop_front()) tree.entries.push_back(*next);
-  tree.hopeful = true;
-  budget_ticket::wake_leader(tree);
-}
-
-void memory_budget::remove_reclaimer(reclaimer& source) {
-  budget::tree& tree = *state_->tree;
-  base::unique_lock locked(tree.guard);
-  budget::reclaimer_entry* entry = tree.entries.front();
-  while (entry != nullptr && entry->source != &source) entry = tree.entries.after(*entry);
-  LARDER_CHECK(entry != nullptr, "budget \"%s\": remove_reclaimer of one that is not registered", name().c_str());
-  os::parker& self = os::parker::current();
-  time_point since{};
-  while (entry->busy) {
-    entry->remover = &self;
-    locked.unlock();
-    {
-      const os::waiting noted(self, {.kind = "end of a reclaimer", .object = &source}, since);
-      self.park();
-    }
-    locked.lock();
-  }
-  base::intrusive_list<budget::reclaimer_entry>::remove(*entry);
-  locked.unlock();
-  delete entry;
-}
-
-bytes memory_budget::reclaim(bytes wanted) {
-  LARDER_CHECK(!os::parker::current().reclaiming, "budget \"%s\": reclaim inside a reclaimer", name().c_str());
-  budget::tree& tree = *state_->tree;
-  base::unique_lock locked(tree.guard);
-  const bytes given = reclaim_within(tree, locked, this, wanted, no_deadline);
-  if (given.count > 0) {
-    tree.hopeful = true;
-    budget_ticket::wake_leader(tree);
-  }
-  return given;
 }
 
 }  // namespace larder

@@ -48,6 +48,7 @@ class budget_ticket : public base::list_link<> {
   static void scan(budget::tree& tree);
   static void wake_leader(budget::tree& tree);
   static bytes reclaim_for_all(budget::tree& tree, base::unique_lock& locked, time_point deadline);
+  static bool node_is_awaited(const budget::tree& tree, const memory_budget* node);
   memory_budget* charge_path(std::uint64_t scan_number);
   void block_at(memory_budget* node);
   void leave_queue(budget::tree& tree);

@@ -17,9 +17,12 @@ using namespace handle_layer;
 
 std::size_t raw_handle_table::shrink() { return state_->shrink(state_->entries.frames_max()); }
 
+// All free entries are sorted, however little is wanted: a large table gives a good part of what it has at once.
 bytes raw_handle_table::state::reclaim(bytes wanted) {
+  constexpr std::size_t parts = 16;
   const std::size_t frames = (wanted.count + page_size - 1) / page_size;
-  return frame_table::frame_charge * shrink(frames);
+  const std::size_t there = entries.frames_there();
+  return frame_table::frame_charge * shrink(there < 1024 ? frames : std::max(frames, there / parts));
 }
 
 void raw_handle_table::state::close_all(bool closed) {

@@ -110,6 +110,30 @@ TEST_F(AdmissionTest, ReclaimStopsAtTheFloorAndAtWhatIsAdmitted) {
   EXPECT_EQ(disk.contents()[29 * page], std::byte{1});
 }
 
+// Pages that nobody used lately go before any page is written; those that are used go last.
+TEST_F(AdmissionTest, ReclaimTakesCleanPagesBeforeItWritesDirtyOnes) {
+  make_cache(4, 2_MiB);
+  test_disk disk(256 * page);
+  auto file = open(disk);
+  ASSERT_TRUE(file->load(10 * page, bytes{60 * page}));
+  ASSERT_EQ(budget_->reclaim(bytes{page}).count, page);  // the hand has gone around: nothing has been used lately
+  ASSERT_TRUE(file->write(0, filled(10 * page, 1)));
+  for (std::uint64_t number = 60; number < 70; ++number) value_at(*file, number * page);
+  const std::uint32_t owned = cache_->stats().pages_owned;
+  const std::uint64_t writes = disk.writes;
+  ASSERT_EQ(budget_->reclaim(bytes{40 * page}).count, 40 * page);
+  EXPECT_EQ(disk.writes, writes);
+  EXPECT_EQ(cache_->stats().pages_dirty, 10U);
+  EXPECT_EQ(cache_->stats().pages_owned, owned - 40);
+  const std::uint64_t hits = cache_->stats().hits;
+  for (std::uint64_t number = 60; number < 70; ++number) value_at(*file, number * page);
+  EXPECT_EQ(cache_->stats().hits, hits + 10) << "what is used stays";
+  EXPECT_GT(budget_->reclaim(20_MiB), 0_B);
+  EXPECT_EQ(cache_->stats().pages_owned, 4U);
+  EXPECT_GT(disk.writes, writes);
+  EXPECT_EQ(disk.contents()[9 * page], std::byte{1});
+}
+
 // KF-46, KF-56: reclaim gives up on pages that cannot be written, and loses none.
 TEST_F(AdmissionTest, ReclaimLeavesPagesThatCannotBeWritten) {
   make_cache(4, 2_MiB);

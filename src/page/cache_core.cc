@@ -104,7 +104,8 @@ result<void> cache_core::build(std::uint32_t capacity, const page_cache::options
       static_cast<std::uint32_t>(std::min<std::uint64_t>(chosen.read_ahead / chosen.page_size, batch_pages_max));
   dirty_percent_ = chosen.dirty_percent;
   fixed_charge_ = fixed_charge_for(capacity, chosen);
-  budget_.add_reclaimer(*this, reclaim_stage::pages);
+  budget_.add_reclaimer(gives_clean_pages_, reclaim_stage::clean_pages);
+  budget_.add_reclaimer(gives_any_page_, reclaim_stage::dirty_pages);
   registered_ = std::make_unique<base::registration>([this](const base::stat_visitor& show) { report(show); });
   return {};
 }
@@ -116,7 +117,8 @@ cache_core::~cache_core() {
                files_open_.load());
   LARDER_CHECK(admitted_in(supply_.load()) == 0, "page cache \"%s\" destroyed while %u pins are admitted",
                name_.c_str(), admitted_in(supply_.load()));
-  budget_.remove_reclaimer(*this);
+  budget_.remove_reclaimer(gives_any_page_);
+  budget_.remove_reclaimer(gives_clean_pages_);
   budget_.release(charged());
 }
 

@@ -22,7 +22,7 @@ inline constexpr std::size_t batch_pages_max = 32;
 
 // The cache without its faces: frames, the table, eviction, admission, write-back. The theory is in cache_core.cc; the
 // implementation has a file for each of the headings below.
-class cache_core final : public reclaimer {
+class cache_core final {
  public:
   static result<std::unique_ptr<cache_core>> create(std::string_view name, const page_cache::options& chosen);
   static bytes least_memory(const page_cache::options& chosen);
@@ -66,7 +66,10 @@ class cache_core final : public reclaimer {
   void note_read_ahead(file& owner, std::uint64_t end, std::uint64_t pages);
 
   // --- Frames (frame_supply.cc)
-  bytes reclaim(bytes wanted) override;
+  // Gives back frames that are neither promised nor needed: free ones and those of clean pages that were not used since
+  // the eviction hand last came by; or (`any_page`) also those of all others that nobody has pinned, after writing
+  // them.
+  bytes reclaim(bytes wanted, bool any_page);
 
   // --- Dirty pages (write_back.cc)
   void mark_dirty(frame& page);
@@ -95,6 +98,12 @@ class cache_core final : public reclaimer {
   struct admission_waiter;
   struct frame_waiter;
   struct scan_result;
+  struct stage final : reclaimer {
+    stage(cache_core& of, bool any) : core(of), any_page(any) {}
+    bytes reclaim(bytes wanted) override { return core.reclaim(wanted, any_page); }
+    cache_core& core;
+    const bool any_page;
+  };
 
   // Frames owned and pins admitted, in one word so that the law between them holds at every instant.
   static constexpr std::uint64_t one_owned = std::uint64_t{1} << 32;
@@ -126,7 +135,8 @@ class cache_core final : public reclaimer {
   scan_result scan(bool retry_failed);
   bool evict(frame& page);
   result<frame*> obtain_frame();
-  frame* surplus_frame();
+  frame* scan_clean();
+  frame* surplus_frame(bool any_page);
   bool shrink_supply();
   bool enter_frame_waiters(frame_waiter& self);
   void leave_frame_waiters(frame_waiter& self);
@@ -166,6 +176,8 @@ class cache_core final : public reclaimer {
   const std::string name_;
   memory_budget& budget_;
   const std::uint32_t floor_;
+  stage gives_clean_pages_{*this, false};
+  stage gives_any_page_{*this, true};
   bytes fixed_charge_;  // this object, the table and the first page of metadata; set by build
 
   frame_arena arena_;

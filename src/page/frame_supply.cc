@@ -28,8 +28,10 @@
 // these waits. So no cycle of waits exists, however many hold a page and want another (KF-51); and no operation has to
 // give back a page of its own to let others go on, for what it lacks was set aside before it began (KF-53).
 //
-// The reclaimer gives back what is owned above what is admitted and above the floor, the same way; it waits for nobody:
-// when it finds nothing, it asks to be called again at the next of those events (KF-46, KF-49).
+// The reclaimers give back what is owned above what is admitted and above the floor, the same way; they wait for
+// nobody: when the last of them finds nothing, it asks to be called again at the next of those events (KF-46, KF-49).
+// The first takes only clean pages that were not used lately, so that others' memory of that kind goes before any page
+// is written; the second all, in the order of eviction.
 #include "base/check.h"
 #include "os/memory.h"
 #include "os/waiting.h"
@@ -192,13 +194,24 @@ bool cache_core::shrink_supply() {
   return true;
 }
 
-// A frame for the reclaimer, without waiting for anybody, or null.
-frame* cache_core::surplus_frame() {
+// Looks at every page once at most: one that is clean and may go without another look, or null.
+frame* cache_core::scan_clean() {
+  queue_->begin();
+  for (std::uint64_t steps = queue_->size(); steps > 0; --steps) {
+    frame* at = queue_->advance();
+    if (at != nullptr && evict(*at)) return at;
+  }
+  return nullptr;
+}
+
+// A frame for the reclaimers, without waiting for anybody, or null.
+frame* cache_core::surplus_frame(bool any_page) {
   for (bool write_failed = false;;) {
     scan_result found;
     {
       const base::lock locked(queue_guard_);
       if (frame* free = take_free(); free != nullptr) return free;
+      if (!any_page) return scan_clean();
       found = scan(!write_failed);
     }
     if (found.clean != nullptr || found.to_write == nullptr) return found.clean;
@@ -209,14 +222,14 @@ frame* cache_core::surplus_frame() {
   }
 }
 
-bytes cache_core::reclaim(bytes wanted) {
+bytes cache_core::reclaim(bytes wanted, bool any_page) {
   const bytes page{arena_.page_length()};
   bytes given;
   while (given < wanted && shrink_supply()) {
-    frame* surplus = surplus_frame();
-    if (surplus == nullptr) {
+    frame* surplus = surplus_frame(any_page);
+    if (surplus == nullptr && any_page) {
       attention_.fetch_or(reclaim_missed);
-      surplus = surplus_frame();
+      surplus = surplus_frame(any_page);
     }
     if (surplus == nullptr) {
       supply_.fetch_add(one_owned);

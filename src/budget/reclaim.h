@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+
+#include <larder/memory_budget.h>
+
+#include "base/mutex.h"
+#include "budget/tree.h"
+#include "os/parker.h"
+
+namespace larder::budget {
+
+// Whether what is charged to `node` is charged to `ancestor` too.
+bool is_within(const memory_budget* node, const memory_budget* ancestor);
+
+struct reclaimed {
+  bytes given;
+  bool passed_over = false;  // somebody else was inside a reclaimer, which may give something yet
+};
+
+// Asks the reclaimers at and below `node` in the order of their stages, a bounded step at a time, until they gave
+// `wanted`. Before each step `go_on()` says, with the tree's mutex held, whether there is still need and time for it.
+// The mutex is held on entry and exit, but not while a reclaimer runs; so `node`, which is not looked into, may be gone
+// meanwhile.
+template <typename GoOn>
+reclaimed reclaim_within(tree& in, base::unique_lock& locked, const memory_budget* node, bytes wanted, GoOn&& go_on) {
+  os::parker& self = os::parker::current();
+  reclaimed sum;
+  reclaimer_entry* entry = in.entries.front();
+  while (entry != nullptr && sum.given < wanted && go_on()) {
+    if (entry->busy || !is_within(entry->node, node)) {
+      sum.passed_over = sum.passed_over || (entry->busy && is_within(entry->node, node));
+      entry = in.entries.after(*entry);
+      continue;
+    }
+    const bytes step = std::min(wanted - sum.given, reclaim_chunk);
+    entry->busy = true;  // keeps the entry where it is, and others out
+    locked.unlock();
+    self.reclaiming = true;
+    const bytes given = entry->source->reclaim(step);
+    self.reclaiming = false;
+    locked.lock();
+    entry->busy = false;
+    sum.given += given;
+    reclaimer_entry* next = in.entries.after(*entry);
+    if (entry->remover != nullptr) {
+      entry->remover->unpark();
+    } else if (given >= step) {
+      continue;  // it may have more
+    }
+    entry = next;
+  }
+  return sum;
+}
+
+}  // namespace larder::budget
