@@ -44,7 +44,7 @@ inline constexpr bytes reclaim_chunk = 256_KiB;
 
 // A limit on memory that is never exceeded, in a tree: what is charged to a budget is charged to all above it, and
 // admitted only if it fits in each. Admission comes before the memory is taken, so `used() <= limit()` at every
-// instant.
+// instant, also while the limit changes.
 //
 // Any thread; budgets outlive what is charged to them and their children. The idea of one hard limit over all kinds of
 // memory with a reclaim behind it is the NetBSD rump kernel's page daemon.
@@ -76,17 +76,28 @@ class LARDER_API memory_budget {
   // `amount` can never fit; ETIMEDOUT at the deadline (which is also looked at only between two reclaimers).
   result<void> charge(bytes amount, time_point deadline = no_deadline);
 
+  // Changes the limit while it is in use. A higher one takes effect at once, and waiters that fit now have their
+  // memory. A lower one takes effect at once for what is free: that is admitted to nobody any more. What is used above
+  // it goes as it is released or reclaimed, and before that nobody is admitted here; meanwhile `limit()` is the limit
+  // that holds, which follows the use down (leaving the reserve free), and `wanted_limit()` the one that was set.
+  // Waiters that can never fit any more fail with ENOMEM. Does not block. EINVAL if less than the reserve.
+  result<void> set_limit(bytes wanted);
+
   // Gives back, and hands what became free to the oldest waiters that it fits.
   void release(bytes amount);
 
   bytes used() const;
+  // The most that was used at once so far.
   bytes peak() const;
+  // The limit that holds at this instant, and the one that was set last: lower while use has still to come down to it.
   bytes limit() const;
+  bytes wanted_limit() const;
   bytes reserve() const;
   const std::string& name() const;
   memory_budget* parent() const;
-  // How many waited for room in `charge` so far, and how many wait now in this tree.
+  // How many waited for room in `charge` so far.
   std::uint64_t waits() const;
+  // Whether somebody waits for room in this tree, or a limit for use to come down.
   bool has_waiters() const;
 
   // Registers `source`: when this budget, or one above it, has no room, it is asked. `remove_reclaimer` returns once it

@@ -9,28 +9,30 @@ namespace larder::base {
 // find a schedule that fails (docs/scheduler.md). A production build knows none of them.
 enum class mutant : std::uint8_t {
   none,
-  take_without_exchange,   // take_all_stack: reads the head, then clears it
-  pop_one,                 // take_all_stack: takes one element by compare-and-swap (KF-21's kind)
-  scan_before_enter,       // budget: a ticket looks for room before it stands in the queue
-  look_before_subtract,    // budget: a releaser looks for tickets before it gives back
-  hope_forgotten,          // budget: the leader clears hope after its round instead of before
-  timeout_drops_grant,     // budget: a ticket that gave up forgets what was handed to it
-  token_without_look,      // parker: unpark stores the token and does not look for a sleeper
-  sleep_without_look,      // parker: park goes to sleep without asking for the token again
-  asleep_left_behind,      // parker: a deadline leaves the word saying asleep
-  look_before_sleeping,    // task inbox: the owner looks at it before it says that it sleeps
-  wake_before_push,        // task inbox: the pusher looks for a sleeper before it pushes
-  sleeping_unfenced,       // task inbox: a weak store says that the owner sleeps
-  visitors_forgotten,      // run queue: it goes while another thread is inside make_ready
-  pop_without_exchange,    // run queue: the owner takes from its ring as if nobody else did
-  steal_by_store,          // run queue: a thief moves the ring's head without looking at it again
-  park_before_switch,      // task parker: a task says that it parks before it has left its stack
-  idle_unseen,             // run queue: who adds a task does not look for an owner without work
-  idle_counted_early,      // run queue: who goes to sleep counts those that work before it says that it sleeps
-  busy_inbox_unseen,       // run queue: who adds to the inbox of an owner at work does not look for one without
-  bound_task_first,        // run queue: who runs a bound task before its ring's tells nobody
-  last_look_forgotten,     // run queue: who stops searching does not look at the queues again
-  search_left_early,       // run queue: who finds nothing gives the search back before it sleeps
+  take_without_exchange,      // take_all_stack: reads the head, then clears it
+  pop_one,                    // take_all_stack: takes one element by compare-and-swap (KF-21's kind)
+  scan_before_enter,          // budget: a ticket looks for room before it stands in the queue
+  look_before_subtract,       // budget: a releaser looks for tickets before it gives back
+  hope_forgotten,             // budget: the leader clears hope after its round instead of before
+  timeout_drops_grant,        // budget: a ticket that gave up forgets what was handed to it
+  limit_without_withholding,  // budget: a limit is lowered to what is free without taking that from those who charge
+  cut_before_enter,           // budget: a limit is lowered by what is free before it counts as waiting
+  token_without_look,         // parker: unpark stores the token and does not look for a sleeper
+  sleep_without_look,         // parker: park goes to sleep without asking for the token again
+  asleep_left_behind,         // parker: a deadline leaves the word saying asleep
+  look_before_sleeping,       // task inbox: the owner looks at it before it says that it sleeps
+  wake_before_push,           // task inbox: the pusher looks for a sleeper before it pushes
+  sleeping_unfenced,          // task inbox: a weak store says that the owner sleeps
+  visitors_forgotten,         // run queue: it goes while another thread is inside make_ready
+  pop_without_exchange,       // run queue: the owner takes from its ring as if nobody else did
+  steal_by_store,             // run queue: a thief moves the ring's head without looking at it again
+  park_before_switch,         // task parker: a task says that it parks before it has left its stack
+  idle_unseen,                // run queue: who adds a task does not look for an owner without work
+  idle_counted_early,         // run queue: who goes to sleep counts those that work before it says that it sleeps
+  busy_inbox_unseen,          // run queue: who adds to the inbox of an owner at work does not look for one without
+  bound_task_first,           // run queue: who runs a bound task before its ring's tells nobody
+  last_look_forgotten,        // run queue: who stops searching does not look at the queues again
+  search_left_early,          // run queue: who finds nothing gives the search back before it sleeps
   told_while_idle,         // run queue: what ends a sleep is told to others only while its owner still counts as idle
   appointed_late,          // run queue: a sleep is claimed before its owner is told that it is to search
   expiry_makes_ready_too,  // task parker: a deadline makes the task ready whatever an unpark did

@@ -2,6 +2,7 @@
 //
 // The budget against a model that anyone can follow: plain sums, and a queue that is gone through from its beginning
 // after every operation.
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <list>
@@ -26,13 +27,15 @@ struct model_node {
   std::uint64_t used = 0;
   std::uint64_t peak = 0;
   std::uint64_t waits = 0;
-  bool blocked = false;  // the oldest that does not fit here waits
+  bool blocked = false;  // the oldest that does not fit here waits, or the limit comes down
+  std::uint64_t wanted_limit = limit;
 };
 
 struct model_ticket {
   int node;
   std::uint64_t amount;
   bool granted;
+  bool refused = false;
 };
 
 class budget_model {
@@ -48,12 +51,18 @@ class budget_model {
   }
   bool can_never_fit(int node, std::uint64_t amount) {
     for (int at = node; at >= 0; at = of(at).parent) {
-      if (amount > of(at).limit - of(at).reserve) return true;
+      if (amount > of(at).wanted_limit - of(at).reserve) return true;
     }
     return false;
   }
   void release(int node, std::uint64_t amount) {
     for (int at = node; at >= 0; at = of(at).parent) of(at).used -= amount;
+    serve();
+  }
+  void set_limit(int node, std::uint64_t wanted) {
+    of(node).wanted_limit = wanted;
+    of(node).limit = std::max(of(node).limit, wanted);
+    queue_.remove_if([this](model_ticket* each) { return each->refused = can_never_fit(each->node, each->amount); });
     serve();
   }
   void queue(model_ticket& ticket) {
@@ -63,11 +72,15 @@ class budget_model {
   }
   void cancel(model_ticket& ticket) {
     if (ticket.granted) return release(ticket.node, ticket.amount);
+    if (ticket.refused) return;
     queue_.remove(&ticket);
     serve();
   }
   const model_node& node(std::size_t index) const { return nodes_[index]; }
-  bool has_waiters() const { return !queue_.empty(); }
+  bool has_waiters() const {
+    const auto comes_down = [](const model_node& each) { return each.wanted_limit < each.limit; };
+    return !queue_.empty() || std::any_of(nodes_.begin(), nodes_.end(), comes_down);
+  }
 
  private:
   model_node& of(int index) { return nodes_[static_cast<std::size_t>(index)]; }
@@ -79,7 +92,10 @@ class budget_model {
     }
   }
   void serve() {
-    for (model_node& each : nodes_) each.blocked = false;
+    for (model_node& each : nodes_) {
+      each.limit = std::max(each.wanted_limit, std::min(each.limit, each.used + each.reserve));
+      each.blocked = each.wanted_limit < each.limit;
+    }
     for (auto place = queue_.begin(); place != queue_.end();) {
       model_ticket& ticket = **place;
       int at = ticket.node;
@@ -139,8 +155,13 @@ class ModelledTree {
     const int node = static_cast<int>(random.below(budgets_.size()));
     // Small amounts mostly; now and then one near a node's limit, or past it.
     const std::uint64_t amount =
-        random.one_in(6) ? random.below(model_.node(static_cast<std::size_t>(node)).limit + 10) : random.between(1, 30);
-    switch (random.below(6)) {
+        random.one_in(6)
+            ? random.below(std::min<std::uint64_t>(model_.node(static_cast<std::size_t>(node)).limit, 300) + 10)
+            : random.between(1, 30);
+    switch (random.below(7)) {
+      case 6:
+        if (random.one_in(4)) change_limit(random, node);
+        break;
       case 0:
       case 1: {
         const bool expected = model_.try_charge(node, amount);
@@ -160,6 +181,17 @@ class ModelledTree {
       default:  // a charge that waits for nothing
         ASSERT_EQ(static_cast<bool>(budget(node).charge({amount}, time_point{})), model_charge(node, amount));
     }
+  }
+
+  void change_limit(tests::model_random& random, int node) {
+    const model_node& of = model_.node(static_cast<std::size_t>(node));
+    const std::uint64_t wanted = random.one_in(10) ? unlimited.count : random.below(300);
+    if (wanted < of.reserve) {
+      ASSERT_EQ(budget(node).set_limit({wanted}).error(), error_from(EINVAL));
+      return;
+    }
+    model_.set_limit(node, wanted);
+    ASSERT_TRUE(budget(node).set_limit({wanted}));
   }
 
   bool model_charge(int node, std::uint64_t amount) {
@@ -223,11 +255,16 @@ class ModelledTree {
       const model_node& expected = model_.node(i);
       ASSERT_EQ(budgets_[i]->used(), bytes{expected.used}) << "budget " << i;
       ASSERT_EQ(budgets_[i]->peak(), bytes{expected.peak}) << "budget " << i;
+      ASSERT_EQ(budgets_[i]->limit(), bytes{expected.limit}) << "budget " << i;
+      ASSERT_EQ(budgets_[i]->wanted_limit(), bytes{expected.wanted_limit}) << "budget " << i;
       ASSERT_EQ(budgets_[i]->waits(), expected.waits) << "budget " << i;
       budgets_[i]->audit();
     }
     ASSERT_EQ(budgets_.front()->has_waiters(), model_.has_waiters());
-    for (pair_of_tickets& pair : tickets_) ASSERT_EQ(pair.real.granted(), pair.modelled.granted);
+    for (pair_of_tickets& pair : tickets_) {
+      ASSERT_EQ(pair.real.granted(), pair.modelled.granted);
+      ASSERT_EQ(pair.real.refused(), pair.modelled.refused);
+    }
   }
 
   budget_model model_;

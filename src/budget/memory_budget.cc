@@ -7,6 +7,15 @@
 //   used(n) ≤ limit(n)                       always
 //   used(n) ≥ Σ used(children of n)          when nobody is half-way through a charge
 //
+// A limit that changes keeps this exact: it moves by *withholding*. The count that a charge compares is what is used
+// together with what is withheld, and it is held under a ceiling that never falls:
+//
+//   occupied(n) = used(n) + withheld(n) ≤ ceiling(n)      limit(n) = ceiling(n) − withheld(n)
+//
+// So a limit is lowered by a compare-and-swap on the same word that charges change: what was withheld is gone for all
+// of them, whatever limit they had read. As long as it is not down yet, the cut stands before all tickets of its node:
+// each pass over the queue first withholds what has become free.
+//
 // Who does not fit may join the tree's queue (ticket.cc). While somebody queues for a node, others' attempts there
 // fail, so that freed memory is not raced for (KF-53): it goes to the oldest ticket that it fits.
 #include <charconv>
@@ -23,19 +32,22 @@ namespace larder {
 
 memory_budget::state::state(std::string_view chosen_name, options chosen, memory_budget* above)
     : name(chosen_name),
-      limit(std::min(chosen.limit, unlimited)),
       reserve(chosen.reserve),
       parent(above),
       tree(above != nullptr ? above->state_->tree : std::make_shared<budget::tree>()),
+      ceiling(std::min(chosen.limit, unlimited).count),
+      wanted_limit(ceiling.load()),
       registered([this, component = "memory_budget/" + name](const base::stat_visitor& show) {
-        show({component, "used_bytes", used});
+        const usage now = look();
+        show({component, "used_bytes", now.used.count});
         show({component, "peak_bytes", peak});
-        show({component, "limit_bytes", limit.count});
+        show({component, "limit_bytes", now.limit.count});
+        show({component, "wanted_limit_bytes", wanted_limit});
         show({component, "waits", waits.value()});
       }) {
-  LARDER_CHECK(reserve <= limit, "budget \"%s\": the reserve of %llu bytes is more than the limit of %llu",
+  LARDER_CHECK(reserve <= full(), "budget \"%s\": the reserve of %llu bytes is more than the limit of %llu",
                name.c_str(), static_cast<unsigned long long>(reserve.count),
-               static_cast<unsigned long long>(limit.count));
+               static_cast<unsigned long long>(full().count));
   if (parent != nullptr) ++parent->state_->children;
   const base::lock locked(tree->guard);
   tree->nodes.push_back(*this);
@@ -49,24 +61,74 @@ memory_budget::state::~state() {
 bool memory_budget::state::add(bytes amount, bytes most) {
   // A guess that the CAS proves, but also the look that turns a ticket away: the partner of `subtract`, whose caller
   // then looks for tickets, so sequentially consistent.
-  std::uint64_t before = used.load();
+  std::uint64_t before = occupied.load();
   do {
     if (amount.count > most.count || before > most.count - amount.count) return false;
-  } while (!used.compare_exchange_weak(before, before + amount.count));
+  } while (!occupied.compare_exchange_weak(before, before + amount.count));
   return true;
 }
 
 void memory_budget::state::subtract(bytes amount) {
-  const std::uint64_t before = used.fetch_sub(amount.count);
-  LARDER_CHECK(before >= amount.count, "budget \"%s\": %llu bytes released, but only %llu are charged", name.c_str(),
-               static_cast<unsigned long long>(amount.count), static_cast<unsigned long long>(before));
+  // Relaxed, and before: what is withheld later was not there to be released.
+  const std::uint64_t kept = withheld.load(base::memory_order_relaxed);
+  const std::uint64_t before = occupied.fetch_sub(amount.count);
+  LARDER_CHECK(before >= amount.count + kept || before >= amount.count + withheld.load(),
+               "budget \"%s\": %llu bytes released, but only %llu are charged", name.c_str(),
+               static_cast<unsigned long long>(amount.count), static_cast<unsigned long long>(before - kept));
 }
 
 void memory_budget::state::note_peak() {
-  const std::uint64_t now = used.load(base::memory_order_relaxed);
-  std::uint64_t highest = peak.load(base::memory_order_relaxed);  // a statistic: nothing is published by it
+  // Relaxed: a statistic, nothing is published by it. The first look may be off while a limit changes.
+  const std::uint64_t kept = withheld.load(base::memory_order_relaxed);
+  std::uint64_t highest = peak.load(base::memory_order_relaxed);
+  if (occupied.load(base::memory_order_relaxed) <= highest + kept) return;
+  const std::uint64_t now = look().used.count;
   while (now > highest && !peak.compare_exchange_weak(highest, now, base::memory_order_relaxed)) {
   }
+}
+
+memory_budget::state::usage memory_budget::state::look() const {
+  const std::uint32_t before = limit_changes.load();
+  std::uint64_t kept = withheld.load();
+  const usage seen{{occupied.load() - kept}, {ceiling.load() - kept}};
+  if (before % 2 == 0 && limit_changes.load() == before) return seen;
+  const base::lock locked(tree->guard);  // which the change holds
+  kept = withheld.load();
+  return {{occupied.load() - kept}, {ceiling.load() - kept}};
+}
+
+bytes memory_budget::state::to_come_down() const {
+  const bytes holds{ceiling.load() - withheld.load()};
+  const bytes wanted{wanted_limit.load()};
+  return wanted < holds ? holds - wanted : bytes{};
+}
+
+void memory_budget::state::raise_limit(bytes by) {
+  const std::uint64_t kept = std::min(withheld.load(), by.count);
+  limit_changes.fetch_add(1);
+  withheld.fetch_sub(kept);
+  occupied.fetch_sub(kept);
+  ceiling.fetch_add(by.count - kept);
+  limit_changes.fetch_add(1);
+}
+
+bool memory_budget::state::lower_limit() {
+  const bytes by = to_come_down();
+  if (by.count == 0) return true;
+  limit_changes.fetch_add(1);
+  std::uint64_t before = occupied.load();
+  bytes taken;
+  do {
+    // Who reclaims may need the reserve, so that is left.
+    taken = std::min(by, before < open().count ? open() - bytes{before} : bytes{});
+    if (base::is_mutant(base::mutant::limit_without_withholding)) {
+      ceiling.fetch_sub(taken.count);
+      break;
+    }
+  } while (taken.count > 0 && !occupied.compare_exchange_weak(before, before + taken.count));
+  if (!base::is_mutant(base::mutant::limit_without_withholding)) withheld.fetch_add(taken.count);
+  limit_changes.fetch_add(1);
+  return taken == by;
 }
 
 memory_budget::memory_budget(std::string_view name) : memory_budget(name, options{}) {}
@@ -85,6 +147,8 @@ memory_budget::~memory_budget() {
       LARDER_CHECK(entry->node != this, "budget \"%s\" destroyed while a reclaimer is registered", name().c_str());
     }
   }
+  LARDER_CHECK(!state_->cut, "budget \"%s\" destroyed while its limit comes down, though nothing is charged",
+               name().c_str());
   if (state_->parent != nullptr) --state_->parent->state_->children;
 }
 
@@ -107,9 +171,9 @@ bool memory_budget::try_charge(bytes amount) {
     state& at = *node->state_;
     // Relaxed: who misses a ticket that was queued this instant came before it.
     const bool queued_for = at.blocked_here.load(base::memory_order_relaxed) != 0;
-    if (!queued_for && at.add(amount, at.open_limit())) continue;
+    if (!queued_for && at.add(amount, at.open())) continue;
     // Reclaimers go first and may use the reserve: everyone waits for them.
-    if (os::parker::current().reclaiming && at.add(amount, at.limit)) continue;
+    if (os::parker::current().reclaiming && at.add(amount, at.full())) continue;
     break;
   }
   if (node == nullptr) {
@@ -138,18 +202,20 @@ result<void> memory_budget::charge(bytes amount, time_point deadline) {
   os::parker& self = os::parker::current();
   time_point since{};
   while (!ticket.granted(deadline)) {
+    if (ticket.refused()) return error_from(ENOMEM);
     const os::waiting noted(self, {.kind = "memory", .object = this, .look = look, .deadline = deadline}, since);
     if (self.park_until(deadline)) continue;
     if (ticket.granted(deadline)) break;
-    return error_from(ETIMEDOUT);
+    return error_from(ticket.refused() ? ENOMEM : ETIMEDOUT);
   }
   ticket.take();
   return {};
 }
 
-bytes memory_budget::used() const { return {state_->used.load()}; }
+bytes memory_budget::used() const { return state_->look().used; }
 bytes memory_budget::peak() const { return {state_->peak.load(base::memory_order_relaxed)}; }
-bytes memory_budget::limit() const { return state_->limit; }
+bytes memory_budget::limit() const { return state_->look().limit; }
+bytes memory_budget::wanted_limit() const { return {state_->wanted_limit.load()}; }
 bytes memory_budget::reserve() const { return state_->reserve; }
 const std::string& memory_budget::name() const { return state_->name; }
 memory_budget* memory_budget::parent() const { return state_->parent; }
@@ -162,17 +228,23 @@ bool memory_budget::has_waiters() const { return state_->tree->waiting.load() !=
 void memory_budget::audit() const {
   budget::tree& tree = *state_->tree;
   const base::lock locked(tree.guard);
-  LARDER_CHECK(used() <= limit(), "budget \"%s\": used %llu > limit %llu", name().c_str(),
-               static_cast<unsigned long long>(used().count), static_cast<unsigned long long>(limit().count));
+  const auto [now_used, now_limit] = state_->look();
+  LARDER_CHECK(now_used <= now_limit, "budget \"%s\": used %llu > limit %llu", name().c_str(),
+               static_cast<unsigned long long>(now_used.count), static_cast<unsigned long long>(now_limit.count));
+  LARDER_CHECK(state_->cut == (wanted_limit() < now_limit), "budget \"%s\": a limit of %llu, %llu wanted, cut: %d",
+               name().c_str(), static_cast<unsigned long long>(now_limit.count),
+               static_cast<unsigned long long>(wanted_limit().count), state_->cut ? 1 : 0);
+  LARDER_CHECK(!state_->cut || now_used + reserve() >= now_limit, "budget \"%s\": a limit that could come down stays",
+               name().c_str());
   std::uint64_t children_used = 0;
   for (budget::budget_node* node = tree.nodes.front(); node != nullptr; node = tree.nodes.after(*node)) {
     const auto& child = static_cast<const state&>(*node);
-    if (child.parent == this) children_used += child.used;
+    if (child.parent == this) children_used += child.look().used.count;
   }
   LARDER_CHECK(used().count >= children_used, "budget \"%s\": used %llu < %llu used by its children", name().c_str(),
                static_cast<unsigned long long>(used().count), static_cast<unsigned long long>(children_used));
-  LARDER_CHECK(tree.waiting == tree.queue.size(), "budget \"%s\": %u waiters counted, %zu queued", name().c_str(),
-               tree.waiting.load(), tree.queue.size());
+  LARDER_CHECK(tree.waiting == tree.queue.size() + tree.cuts, "budget \"%s\": %u waiters counted, %zu queued, %u cuts",
+               name().c_str(), tree.waiting.load(), tree.queue.size(), tree.cuts);
   budget_ticket::check_none_fits(tree);
 }
 

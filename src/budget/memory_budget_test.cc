@@ -212,7 +212,7 @@ TEST(MemoryBudgetTest, ItsFiguresAreShown) {
     ASSERT_TRUE(budget.try_charge(30_B));
     budget.release(10_B);
     const std::map<std::string, std::uint64_t> expected{
-        {"used_bytes", 20}, {"peak_bytes", 30}, {"limit_bytes", 100}, {"waits", 0}};
+        {"used_bytes", 20}, {"peak_bytes", 30}, {"limit_bytes", 100}, {"wanted_limit_bytes", 100}, {"waits", 0}};
     EXPECT_EQ(figures_of("memory_budget/shown"), expected);
     budget.release(20_B);
   }

@@ -31,11 +31,11 @@ budget_ticket::budget_ticket(memory_budget& budget, bytes amount)
     : budget_(budget), amount_(amount), owner_(os::parker::current()) {}
 
 budget_ticket::~budget_ticket() {
-  if (phase_ == phase::idle) return;
+  if (phase_ == phase::idle || phase_ == phase::refused) return;
   if (phase_ == phase::queued) {
     budget::tree& tree = *budget_.state_->tree;
     const base::lock locked(tree.guard);
-    if (!handed_over_) {
+    if (!handed_over_ && !turned_away_) {
       leave_queue(tree);
       scan(tree);  // who stood behind it may fit
     }
@@ -50,12 +50,11 @@ result<void> budget_ticket::begin() {
     phase_ = phase::granted;
     return {};
   }
-  for (memory_budget* node = &budget_; node != nullptr; node = node->parent()) {
-    if (amount_ > node->state_->open_limit()) return error_from(ENOMEM);
-  }
+  if (!can_be_met()) return error_from(ENOMEM);
   LARDER_CHECK(!owner_.reclaiming, "budget \"%s\": a reclaimer waits for memory", budget_.name().c_str());
   budget::tree& tree = *budget_.state_->tree;
   const base::lock locked(tree.guard);
+  if (!can_be_met()) return error_from(ENOMEM);  // the limit has come down this instant
   phase_ = phase::queued;
   tree.queue.push_back(*this);
   const bool late = base::is_mutant(base::mutant::scan_before_enter);
@@ -71,7 +70,7 @@ bool budget_ticket::granted(time_point deadline) {
   if (phase_ != phase::queued) return phase_ == phase::granted;
   budget::tree& tree = *budget_.state_->tree;
   base::unique_lock locked(tree.guard);
-  while (!handed_over_ && tree.hopeful && !tree.leading && !has_passed(deadline)) {
+  while (!handed_over_ && !turned_away_ && tree.hopeful && !tree.leading && !has_passed(deadline)) {
     tree.leading = true;
     tree.hopeful = false;
     const bytes given = reclaim_for_all(tree, locked, deadline);
@@ -80,7 +79,11 @@ bool budget_ticket::granted(time_point deadline) {
     // A round that was cut short leaves hope to the next leader.
     if (given.count > 0 || has_passed(deadline)) tree.hopeful = true;
   }
-  if (!handed_over_) return false;
+  if (!handed_over_) {
+    if (turned_away_) phase_ = phase::refused;
+    if (turned_away_) wake_leader(tree);
+    return false;
+  }
   phase_ = phase::granted;
   wake_leader(tree);
   return true;
@@ -107,7 +110,7 @@ bytes budget_ticket::reclaim_for_all(budget::tree& tree, base::unique_lock& lock
       continue;
     }
     at.asked_scan = round;
-    const bytes wanted = bytes{at.used.load()} + ticket->amount_;
+    const bytes wanted = at.look().used + ticket->amount_;
     const bytes lacking = wanted > at.open_limit() ? wanted - at.open_limit() : ticket->amount_;
     const auto go_on = [&tree, node, deadline] { return node_is_awaited(tree, node) && !has_passed(deadline); };
     given += budget::reclaim_within(tree, locked, node, lacking, go_on).given;
@@ -135,6 +138,7 @@ void budget_ticket::grant_waiting(memory_budget& budget) {
 
 void budget_ticket::scan(budget::tree& tree) {
   const std::uint64_t number = ++tree.scans;
+  if (tree.cuts > 0) cut_limits(tree, number);
   for (budget_ticket* ticket = tree.queue.front(); ticket != nullptr;) {
     budget_ticket* next = tree.queue.after(*ticket);
     memory_budget* full = ticket->charge_path(number);
@@ -151,12 +155,72 @@ void budget_ticket::scan(budget::tree& tree) {
   }
 }
 
+// Limits that are to come down take what is free before any ticket does.
+void budget_ticket::cut_limits(budget::tree& tree, std::uint64_t scan_number) {
+  for (budget::budget_node* each = tree.nodes.front(); each != nullptr; each = tree.nodes.after(*each)) {
+    auto& at = static_cast<memory_budget::state&>(*each);
+    if (!at.cut) continue;
+    if (at.lower_limit()) {
+      at.cut = false;
+      --at.blocked_here;
+      --tree.cuts;
+      --tree.waiting;
+    } else {
+      at.blocked_scan = scan_number;
+    }
+  }
+}
+
+bool budget_ticket::can_be_met() const {
+  for (const memory_budget* node = &budget_; node != nullptr; node = node->parent()) {
+    if (amount_ > node->state_->open_limit()) return false;
+  }
+  return true;
+}
+
+void budget_ticket::refuse_hopeless(budget::tree& tree) {
+  for (budget_ticket* ticket = tree.queue.front(); ticket != nullptr;) {
+    budget_ticket* next = tree.queue.after(*ticket);
+    if (!ticket->can_be_met()) {
+      ticket->leave_queue(tree);
+      ticket->turned_away_ = true;
+      ticket->owner_.unpark();  // under the mutex, as in `scan`
+    }
+    ticket = next;
+  }
+}
+
+result<void> memory_budget::set_limit(bytes wanted) {
+  wanted = std::min(wanted, unlimited);
+  state& at = *state_;
+  if (wanted < at.reserve) return error_from(EINVAL);
+  budget::tree& tree = *at.tree;
+  const base::lock locked(tree.guard);
+  at.wanted_limit.store(wanted.count);
+  const bytes holds = at.look().limit;
+  if (wanted > holds) at.raise_limit(wanted - holds);
+  const bool late = base::is_mutant(base::mutant::cut_before_enter);
+  const bool cut = wanted < holds && !(late && at.lower_limit());
+  if (cut != at.cut) {
+    at.cut = cut;
+    // Sequentially consistent, before the scan looks for what is free. Partner: the look after each release.
+    tree.waiting.fetch_add(cut ? 1 : -1U);
+    at.blocked_here.fetch_add(cut ? 1 : -1U);
+    tree.cuts += cut ? 1 : -1U;
+  }
+  budget_ticket::refuse_hopeless(tree);
+  if (!late) budget_ticket::scan(tree);
+  tree.hopeful = true;
+  budget_ticket::wake_leader(tree);
+  return {};
+}
+
 // Charges this ticket to its whole path, or to nothing; returns the node that is full or has an older ticket waiting.
 memory_budget* budget_ticket::charge_path(std::uint64_t scan_number) {
   memory_budget* node = &budget_;
   for (; node != nullptr; node = node->parent()) {
     memory_budget::state& at = *node->state_;
-    if (at.blocked_scan == scan_number || !at.add(amount_, at.open_limit())) break;
+    if (at.blocked_scan == scan_number || !at.add(amount_, at.open())) break;
   }
   if (node == nullptr) {
     for (memory_budget* charged = &budget_; charged != nullptr; charged = charged->parent()) {
@@ -194,7 +258,7 @@ void budget_ticket::check_none_fits(budget::tree& tree) {
     memory_budget* node = &ticket->budget_;
     for (; node != nullptr; node = node->parent()) {
       memory_budget::state& at = *node->state_;
-      if (at.blocked_scan == number || node->used() + ticket->amount_ > at.open_limit()) break;
+      if (at.cut || at.blocked_scan == number || bytes{at.occupied.load()} + ticket->amount_ > at.open()) break;
     }
     LARDER_CHECK(node != nullptr, "budget \"%s\": %llu bytes are free for a ticket that still waits",
                  ticket->budget_.name().c_str(), static_cast<unsigned long long>(ticket->amount_.count));

@@ -31,6 +31,8 @@ class budget_ticket : public base::list_link<> {
   // Whether the memory is charged now. Does the queue's reclaiming when it is this waiter's turn to, but asks no
   // reclaimer once the deadline has passed: call it before each park, and park only on false.
   bool granted(time_point deadline = no_deadline);
+  // Whether it can never be met any more: the limit came down meanwhile. Known once `granted` has returned false.
+  bool refused() const { return phase_ == phase::refused; }
   // The memory is the owner's from now on.
   void take();
 
@@ -43,7 +45,7 @@ class budget_ticket : public base::list_link<> {
 
  private:
   friend class memory_budget;
-  enum class phase : unsigned char { idle, queued, granted };
+  enum class phase : unsigned char { idle, queued, granted, refused };
 
   static void scan(budget::tree& tree);
   static void wake_leader(budget::tree& tree);
@@ -52,12 +54,17 @@ class budget_ticket : public base::list_link<> {
   memory_budget* charge_path(std::uint64_t scan_number);
   void block_at(memory_budget* node);
   void leave_queue(budget::tree& tree);
+  bool can_be_met() const;
+  // The tree's mutex is held in both.
+  static void refuse_hopeless(budget::tree& tree);
+  static void cut_limits(budget::tree& tree, std::uint64_t scan_number);
 
   memory_budget& budget_;
   const bytes amount_;
   os::parker& owner_;
   phase phase_ = phase::idle;            // what the owner knows; the owner's alone
   bool handed_over_ = false;             // a scan charged it and took it off the queue; guarded by the tree's mutex
+  bool turned_away_ = false;             // taken off the queue for ever; guarded by the tree's mutex
   memory_budget* blocked_at_ = nullptr;  // where it did not fit; guarded by the tree's mutex
 };
 

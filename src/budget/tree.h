@@ -43,7 +43,8 @@ struct tree final : os::fork_participant {
   std::uint64_t scans = 0;                        // guarded by `guard`; numbers the passes over the queue
   bool leading = false;                           // guarded by `guard`; a waiter is reclaiming for all
   bool hopeful = false;                           // guarded by `guard`; reclaiming may find something
-  base::atomic<std::uint32_t> waiting{0};         // tickets in the queue; written under `guard`, read without
+  std::uint32_t cuts = 0;                         // guarded by `guard`; nodes whose limit is to come down
+  base::atomic<std::uint32_t> waiting{0};         // tickets in the queue, and cuts; written under `guard`, read without
 };
 
 }  // namespace larder::budget
@@ -54,21 +55,43 @@ struct memory_budget::state : budget::budget_node {
   state(std::string_view name, options chosen, memory_budget* parent);
   ~state();
 
-  // Adds to `used` if the sum stays within `most`. True if it did.
+  // Adds to `occupied` if the sum stays within `most`. True if it did.
   bool add(bytes amount, bytes most);
   void subtract(bytes amount);
   void note_peak();
-  bytes open_limit() const { return limit - reserve; }
+  // What `occupied` may be, with the reserve and for everybody. Relaxed: a ceiling only rises, so an old one only
+  // admits less, as if the attempt had come before the change.
+  bytes full() const { return {ceiling.load(base::memory_order_relaxed)}; }
+  bytes open() const { return full() - reserve; }
+  // The most that can ever be charged by who may not use the reserve. Relaxed: as above, or under the tree's mutex.
+  bytes open_limit() const { return bytes{wanted_limit.load(base::memory_order_relaxed)} - reserve; }
+
+  struct usage {
+    bytes used;
+    bytes limit;
+  };
+  // Both of one instant. May take the tree's mutex, unless the caller holds it: then nothing changes meanwhile.
+  usage look() const;
+
+  // The rest of a change of the limit; under the tree's mutex.
+  void raise_limit(bytes by);
+  // Takes away what is free, up to what the limit has still to come down by. True if it is down.
+  bool lower_limit();
+  bytes to_come_down() const;
 
   const std::string name;
-  const bytes limit;
   const bytes reserve;
   memory_budget* const parent;
   const std::shared_ptr<budget::tree> tree;
-  base::atomic<std::uint64_t> used{0};
+  base::atomic<std::uint64_t> occupied{0};           // what is used, and what is withheld
+  base::passive_atomic<std::uint64_t> ceiling;       // written under the tree's mutex; never falls
+  base::passive_atomic<std::uint64_t> withheld{0};   // the same; as far as the limit is below the ceiling
+  base::atomic<std::uint32_t> limit_changes{0};      // the same; odd while the three change
+  base::passive_atomic<std::uint64_t> wanted_limit;  // the same
+  bool cut = false;                                  // guarded by the tree's mutex; the limit has still to come down
   base::passive_atomic<std::uint64_t> peak{0};
   base::counter waits;
-  base::atomic<std::uint32_t> blocked_here{0};  // tickets that did not fit here; written under the tree's mutex
+  base::atomic<std::uint32_t> blocked_here{0};  // tickets that did not fit here, and a cut; under the tree's mutex
   std::uint64_t blocked_scan = 0;               // the last scan that found this node full; guarded by the tree's mutex
   std::uint64_t asked_scan = 0;  // the last round of reclaiming that served this node; guarded by the tree's mutex
   base::atomic<std::uint32_t> children{0};

@@ -33,7 +33,11 @@ class memory_request {
       ticket_.emplace(budget_, amount_);
       cannot_be_ = !ticket_->begin();
     }
-    if (cannot_be_ || !ticket_->granted(deadline)) return false;
+    if (cannot_be_) return false;
+    if (!ticket_->granted(deadline)) {
+      cannot_be_ = ticket_->refused();
+      return false;
+    }
     ticket_->take();
     ticket_.reset();
     return true;

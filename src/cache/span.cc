@@ -10,7 +10,7 @@ namespace larder::cache {
 bool charge_now(memory_budget& budget, bytes amount) {
   if (budget.try_charge(amount)) return true;
   for (memory_budget* node = &budget; node != nullptr; node = node->parent()) {
-    const bytes open = node->limit() - node->reserve();
+    const bytes open = node->wanted_limit() - node->reserve();
     if (amount > open) return false;
     const bytes wanted = node->used() + amount;
     if (wanted > open) node->reclaim(wanted - open);

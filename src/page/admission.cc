@@ -110,6 +110,7 @@ result<std::uint32_t> cache_core::wait_at_front(std::uint32_t pages_min, std::ui
         grow_with(cost);
         break;
       }
+      if (may_grow && ticket.refused()) break;  // the limit has come down: what is possible is looked at again
       if (!in_time) return error_from(ETIMEDOUT);
       const os::waiting noted(self, waits_for_pages(deadline), since);
       in_time = self.park_until(deadline);

@@ -137,5 +137,77 @@ TEST(BudgetTicketSchedTest, NotesThatNobodyHearsAreCaught) {
   EXPECT_TRUE(mutant_is_killed<waiters_and_reclaimer>(mutant::hope_forgotten));
 }
 
+// The limit comes down while others charge: what it takes is gone for all who have read the higher one.
+class limit_cutter : public scenario {
+ public:
+  limit_cutter() {
+    require(budget_.try_charge(50_B), "an empty budget had no room");
+    thread("cutter", [this] {
+      require(static_cast<bool>(budget_.set_limit(60_B)), "the limit was not taken");
+      require(budget_.limit() <= 90_B, "the limit did not come down");
+      look();
+    });
+    thread("charger", [this] {
+      if (!budget_.try_charge(40_B)) return;
+      look();
+      budget_.release(40_B);
+    });
+    thread("releaser", [this] {
+      look();
+      budget_.release(50_B);
+    });
+  }
+  void audit() override {
+    budget_.audit();
+    require(budget_.limit() == 60_B && budget_.used() == 0_B && !budget_.has_waiters(), "the limit is not down");
+  }
+
+ private:
+  // The limit only falls, so one of before is none too low.
+  void look() {
+    const bytes before = budget_.limit();
+    require(budget_.used() <= before, "the limit was passed");
+  }
+
+  memory_budget budget_{"budget", {.limit = 100_B}};
+};
+
+TEST(BudgetTicketSchedTest, LimitComesDownBesideChargesAndReleases) {
+  const search_report report = explore<limit_cutter>({.preemptions = 2});
+  EXPECT_TRUE(has_no_failure(report));
+  EXPECT_TRUE(report.exhausted);
+}
+
+TEST(BudgetTicketSchedTest, LimitThatIsLoweredWithoutWithholdingIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<limit_cutter>(mutant::limit_without_withholding));
+}
+
+TEST(BudgetTicketSchedTest, LimitThatLooksForRoomBeforeItCountsAsWaitingIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<limit_cutter>(mutant::cut_before_enter));
+}
+
+// A ticket waits for what the lower limit has no room for, while its memory comes free.
+class hopeless_waiter : public full_budget {
+ public:
+  hopeless_waiter() {
+    thread("waiter", [this] {
+      const auto charged = budget_.charge(80_B);
+      if (charged) {
+        budget_.release(80_B);
+      } else {
+        require(charged.error() == error_from(ENOMEM), "a charge failed for another reason");
+      }
+    });
+    thread("cutter", [this] { require(static_cast<bool>(budget_.set_limit(60_B)), "the limit was not taken"); });
+    thread("releaser", [this] { budget_.release(100_B); });
+  }
+};
+
+TEST(BudgetTicketSchedTest, WaiterThatTheLimitLeavesNoRoomForIsToldSo) {
+  const search_report report = explore<hopeless_waiter>({.preemptions = 2});
+  EXPECT_TRUE(has_no_failure(report));
+  EXPECT_TRUE(report.exhausted);
+}
+
 }  // namespace
 }  // namespace larder::sched
