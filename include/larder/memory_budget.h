@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 
 #include <larder/export.h>
 #include <larder/result.h>
+#include <larder/stats.h>
 #include <larder/units.h>
 
 namespace larder {
@@ -41,6 +43,25 @@ enum class reclaim_stage : unsigned char {
 // The most that a reclaimer is asked for at once: between two such steps it is looked at whether the need and the time
 // are still there.
 inline constexpr bytes reclaim_chunk = 256_KiB;
+
+// What is charged to a budget, by kind. While nobody charges or releases, `total()` is `used()`.
+struct memory_account {
+  bytes live_objects;  // with their users; spans of a memory resource too
+  bytes magazines;     // objects that are ready for the CPUs, in their arrays and in depots
+  bytes free_objects;  // room in slabs that have other objects out
+  bytes empty_slabs;
+  bytes stacks;
+  bytes handles;
+  bytes clean_pages;  // and frames without a page
+  bytes dirty_pages;
+  bytes metadata;  // what the library keeps beside all these
+  bytes other;     // what nobody in the library describes: the program's own charges, memory disks, a runtime's rings
+
+  bytes total() const {
+    return live_objects + magazines + free_objects + empty_slabs + stacks + handles + clean_pages + dirty_pages +
+           metadata + other;
+  }
+};
 
 // A limit on memory that is never exceeded, in a tree: what is charged to a budget is charged to all above it, and
 // admitted only if it fits in each. Admission comes before the memory is taken, so `used() <= limit()` at every
@@ -100,6 +121,10 @@ class LARDER_API memory_budget {
   // Whether somebody waits for room in this tree, or a limit for use to come down.
   bool has_waiters() const;
 
+  // What is charged here and below, by kind. Asks every component: microseconds for each. Not under a lock that a
+  // cache's constructor or hook, or a backing, may take.
+  memory_account account() const;
+
   // Registers `source`: when this budget, or one above it, has no room, it is asked. `remove_reclaimer` returns once it
   // is not being asked and never will be again.
   void add_reclaimer(reclaimer& source, reclaim_stage stage);
@@ -123,6 +148,7 @@ class LARDER_API memory_budget {
   friend class budget_ticket;
   struct state;
   void wake_to_reclaim();
+  void report(const std::function<void(const stat&)>& show) const;
   const std::unique_ptr<state> state_;
 };
 

@@ -9,6 +9,7 @@ namespace larder::base {
 // or calls user code. Debug builds check both (lock_rank.cc).
 enum class lock_rank : std::uint8_t {
   registry,          // the registry of components: held while each reports its figures
+  accounts,          // those who say what is charged to budgets: held while each does
   server,            // the program's own lists
   task_report,       // a report of tasks: one at a time
   helper_pool,       // a runtime's threads for blocking calls

@@ -36,15 +36,7 @@ memory_budget::state::state(std::string_view chosen_name, options chosen, memory
       parent(above),
       tree(above != nullptr ? above->state_->tree : std::make_shared<budget::tree>()),
       ceiling(std::min(chosen.limit, unlimited).count),
-      wanted_limit(ceiling.load()),
-      registered([this, component = "memory_budget/" + name](const base::stat_visitor& show) {
-        const usage now = look();
-        show({component, "used_bytes", now.used.count});
-        show({component, "peak_bytes", peak});
-        show({component, "limit_bytes", now.limit.count});
-        show({component, "wanted_limit_bytes", wanted_limit});
-        show({component, "waits", waits.value()});
-      }) {
+      wanted_limit(ceiling.load()) {
   LARDER_CHECK(reserve <= full(), "budget \"%s\": the reserve of %llu bytes is more than the limit of %llu",
                name.c_str(), static_cast<unsigned long long>(reserve.count),
                static_cast<unsigned long long>(full().count));
@@ -134,9 +126,33 @@ bool memory_budget::state::lower_limit() {
 memory_budget::memory_budget(std::string_view name) : memory_budget(name, options{}) {}
 
 memory_budget::memory_budget(std::string_view name, options chosen, memory_budget* parent)
-    : state_(std::make_unique<state>(name, chosen, parent)) {}
+    : state_(std::make_unique<state>(name, chosen, parent)) {
+  state_->registered.emplace([this](const base::stat_visitor& show) { report(show); });
+}
+
+void memory_budget::report(const base::stat_visitor& show) const {
+  const std::string component = "memory_budget/" + name();
+  const auto [now_used, now_limit] = state_->look();
+  show({component, "used_bytes", now_used.count});
+  show({component, "peak_bytes", state_->peak});
+  show({component, "limit_bytes", now_limit.count});
+  show({component, "wanted_limit_bytes", state_->wanted_limit});
+  show({component, "waits", waits()});
+  const memory_account now = account();
+  show({component, "live_objects_bytes", now.live_objects.count});
+  show({component, "magazines_bytes", now.magazines.count});
+  show({component, "free_objects_bytes", now.free_objects.count});
+  show({component, "empty_slabs_bytes", now.empty_slabs.count});
+  show({component, "stacks_bytes", now.stacks.count});
+  show({component, "handles_bytes", now.handles.count});
+  show({component, "clean_pages_bytes", now.clean_pages.count});
+  show({component, "dirty_pages_bytes", now.dirty_pages.count});
+  show({component, "metadata_bytes", now.metadata.count});
+  show({component, "other_bytes", now.other.count});
+}
 
 memory_budget::~memory_budget() {
+  state_->registered.reset();
   LARDER_CHECK(state_->children == 0, "budget \"%s\" destroyed while it has %u children", name().c_str(),
                state_->children.load());
   LARDER_CHECK(used().count == 0, "budget \"%s\" destroyed while %llu bytes are charged to it", name().c_str(),

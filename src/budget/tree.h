@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include <larder/memory_budget.h>
@@ -95,7 +96,7 @@ struct memory_budget::state : budget::budget_node {
   std::uint64_t blocked_scan = 0;               // the last scan that found this node full; guarded by the tree's mutex
   std::uint64_t asked_scan = 0;  // the last round of reclaiming that served this node; guarded by the tree's mutex
   base::atomic<std::uint32_t> children{0};
-  base::registration registered;
+  std::optional<base::registration> registered;  // while the budget is whole
 };
 
 }  // namespace larder

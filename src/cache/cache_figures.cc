@@ -38,6 +38,26 @@ raw_cache::statistics raw_cache::state::figures() const {
   return now;
 }
 
+// Stacks are told by their guards; what is in use of them is theirs as a whole.
+void raw_cache::state::describe(memory_account& into) const {
+  const base::lock locked(slabs_guard);
+  const cache::cpu_cache::figures arrays = cpus.sum();
+  const std::size_t cached = std::min<std::size_t>(arrays.cached + depot.objects(), slabs.handed_out());
+  const bytes slab = geometry.shape.charge;
+  const std::size_t used_slabs = slabs.slabs() - slabs.empty_slabs();
+  into.empty_slabs += slab * slabs.empty_slabs();
+  into.metadata += arrays.charged + depot.charged() + own_memory.amount();
+  if (chosen.uncharged_per_object.count != 0) {
+    into.stacks += slab * used_slabs;
+    return;
+  }
+  const bytes each{geometry.stride};
+  into.live_objects += each * (slabs.handed_out() - cached);
+  into.magazines += each * cached;
+  into.free_objects += each * (geometry.capacity * used_slabs - slabs.handed_out());
+  into.metadata += (slab - each * geometry.capacity) * used_slabs;
+}
+
 void raw_cache::state::audit() const {
   {
     const base::lock locked(queue_guard);

@@ -96,6 +96,7 @@ raw_cache::state::state(std::string_view chosen_name, const options& options_cho
   cpus.close();  // at rest, until it is first used
   cache::keeper::of_process().add(*this);
   os::join_forks(*this);
+  budget::add_describer(*this, budget);
   budget.add_reclaimer(gives_empty_slabs, chosen.stage);
   budget.add_reclaimer(gives_arrays, reclaim_stage::last_resort);
 }
@@ -123,6 +124,7 @@ result<std::unique_ptr<raw_cache::state>> raw_cache::state::create(std::string_v
 raw_cache::state::~state() {
   os::leave_forks(*this);
   cache::keeper::of_process().remove(*this);
+  budget::remove_describer(*this);
   budget.remove_reclaimer(gives_arrays);
   budget.remove_reclaimer(gives_empty_slabs);
   for (;;) {

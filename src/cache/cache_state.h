@@ -15,6 +15,7 @@
 #include "base/intrusive_list.h"
 #include "base/mutex.h"
 #include "base/registry.h"
+#include "budget/account.h"
 #include "cache/cpu_cache.h"
 #include "cache/debug_layer.h"
 #include "cache/depot.h"
@@ -38,7 +39,7 @@ namespace larder {
 //
 // Lock order: queue_guard, slabs_guard, an array's (without sequences), the keeper's, the budget's. User code runs
 // under none of them.
-struct raw_cache::state final : cache::kept, os::fork_participant {
+struct raw_cache::state final : cache::kept, os::fork_participant, budget::describer {
   // `users` is what the inlined part of the cache looks at.
   static result<std::unique_ptr<state>> create(std::string_view name, const options& chosen, detail::cpu_front& users);
   state(std::string_view chosen_name, const options& options_chosen, const cache::slab_geometry& layout,
@@ -125,6 +126,7 @@ struct raw_cache::state final : cache::kept, os::fork_participant {
   }
 
   statistics figures() const;
+  void describe(memory_account& into) const override;
   void audit() const;
 
   // Gives this cache's memory back when the budget asks.

@@ -16,6 +16,7 @@
 
 #include "base/check.h"
 #include "base/registry.h"
+#include "budget/account.h"
 #include "cache/span.h"
 #include "os/memory.h"
 #include "os/parker.h"
@@ -39,8 +40,15 @@ bytes span_length(std::size_t size) { return round_up_to_pages(bytes{std::max<st
 
 }  // namespace
 
-struct memory_resource::state {
-  state(std::string_view chosen_name, memory_budget& charged) : name(chosen_name), budget(charged) {}
+struct memory_resource::state final : budget::describer {
+  state(std::string_view chosen_name, memory_budget& charged) : name(chosen_name), budget(charged) {
+    budget::add_describer(*this, budget);
+  }
+  ~state() override { budget::remove_describer(*this); }
+  // The caches speak for themselves.
+  void describe(memory_account& into) const override {
+    into.live_objects += bytes{span_bytes_out.load(std::memory_order_relaxed)};
+  }
 
   const std::string name;
   memory_budget& budget;

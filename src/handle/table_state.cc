@@ -98,6 +98,7 @@ raw_handle_table::state::state(std::string_view chosen_name, const options& chos
     }
   }
   budget.add_reclaimer(*this, reclaim_stage::empty_slabs);
+  budget::add_describer(*this, budget);
   os::join_forks(*this);
 }
 
@@ -118,6 +119,7 @@ void raw_handle_table::state::in_child() {
 
 raw_handle_table::state::~state() {
   os::leave_forks(*this);
+  budget::remove_describer(*this);
   budget.remove_reclaimer(*this);
 }
 
@@ -134,6 +136,13 @@ std::size_t raw_handle_table::state::used() const {
   const std::size_t there = entries.entries();
   const std::uint64_t unused = look_around(free.count()).elsewhere + spare_size.value();
   return there > unused ? there - unused : 0;  // while others work, the two are of different instants
+}
+
+void raw_handle_table::state::describe(memory_account& into) const {
+  const base::lock locked(guard);
+  const bytes frames = frame_table::frame_charge * entries.frames_there();
+  into.handles += frames;
+  into.metadata += charge.amount() + free.charged() + entries.charged() - frames;
 }
 
 raw_handle_table::statistics raw_handle_table::state::figures() const {

@@ -12,6 +12,7 @@
 #include "base/mutant.h"
 #include "base/mutex.h"
 #include "base/registry.h"
+#include "budget/account.h"
 #include "handle/entry.h"
 #include "handle/frame_table.h"
 #include "handle/free_list.h"
@@ -20,7 +21,7 @@
 
 namespace larder {
 
-struct raw_handle_table::state final : reclaimer, os::fork_participant {
+struct raw_handle_table::state final : reclaimer, os::fork_participant, budget::describer {
   state(std::string_view chosen_name, const options& chosen, memory_budget& charged);
   ~state() override;
 
@@ -72,6 +73,7 @@ struct raw_handle_table::state final : reclaimer, os::fork_participant {
   bytes reclaim(bytes wanted) override;
   std::size_t used() const;
   statistics figures() const;
+  void describe(memory_account& into) const override;
   void audit() const;
 
   // In the order in which the fast paths need them.

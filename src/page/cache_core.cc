@@ -106,6 +106,7 @@ result<void> cache_core::build(std::uint32_t capacity, const page_cache::options
   fixed_charge_ = fixed_charge_for(capacity, chosen);
   budget_.add_reclaimer(gives_clean_pages_, reclaim_stage::clean_pages);
   budget_.add_reclaimer(gives_any_page_, reclaim_stage::dirty_pages);
+  budget::add_describer(*this, budget_);
   registered_ = std::make_unique<base::registration>([this](const base::stat_visitor& show) { report(show); });
   return {};
 }
@@ -113,6 +114,7 @@ result<void> cache_core::build(std::uint32_t capacity, const page_cache::options
 cache_core::~cache_core() {
   registered_.reset();
   if (fixed_charge_.count == 0) return;  // never built
+  budget::remove_describer(*this);
   LARDER_CHECK(files_open_.load() == 0, "page cache \"%s\" destroyed while %u files are open", name_.c_str(),
                files_open_.load());
   LARDER_CHECK(admitted_in(supply_.load()) == 0, "page cache \"%s\" destroyed while %u pins are admitted",
@@ -163,6 +165,17 @@ page_cache_stats cache_core::stats() const {
   const base::lock locked(queue_guard_);
   figures.pages_free = free_count_;
   return figures;
+}
+
+void cache_core::describe(memory_account& into) const {
+  const base::lock locked(queue_guard_);
+  const std::uint64_t owned = owned_in(supply_.load());
+  const auto counted = static_cast<std::uint64_t>(std::max<std::int64_t>(0, dirty_pages_.load()));
+  const std::uint64_t newer = std::min(owned, counted);
+  const bytes page{arena_.page_length()};
+  into.dirty_pages += page * newer;
+  into.clean_pages += page * (owned - newer);
+  into.metadata += charged() - page * owned + file_charge * files_open_.load();
 }
 
 void cache_core::report(const base::stat_visitor& show) const {

@@ -7,6 +7,7 @@
 #include <larder/page_cache.h>
 
 #include "base/registry.h"
+#include "budget/account.h"
 #include "page/eviction.h"
 #include "page/page_table.h"
 #include "page/wait_table.h"
@@ -22,7 +23,7 @@ inline constexpr std::size_t batch_pages_max = 32;
 
 // The cache without its faces: frames, the table, eviction, admission, write-back. The theory is in cache_core.cc; the
 // implementation has a file for each of the headings below.
-class cache_core final {
+class cache_core final : budget::describer {
  public:
   static result<std::unique_ptr<cache_core>> create(std::string_view name, const page_cache::options& chosen);
   static bytes least_memory(const page_cache::options& chosen);
@@ -92,6 +93,7 @@ class cache_core final {
   void abandon(file& owner);
   std::byte* data_of(const frame& page) const { return arena_.data_of(page); }
   page_cache_stats stats() const;
+  void describe(memory_account& into) const override;
   void audit() const;
 
  private:
