@@ -12,6 +12,9 @@
 // empty. Its front waits for two things, whichever comes first: credits that others give back, and memory, with a
 // ticket in the budget's own queue. No return is missed: a waiter enters, then looks at the supply; who gives back
 // subtracts, then looks for waiters (both sequentially consistent).
+//
+// The ticket is for the pages that would be lacking if the budget took back all that it may, for to meet the ticket it
+// may ask this very cache: with a ticket for less, what is handed over would be what was taken away, for ever.
 #include "base/check.h"
 #include "budget/ticket.h"
 #include "os/waiting.h"
@@ -95,14 +98,15 @@ os::wait_contents cache_core::waits_for_pages(time_point deadline) const {
 
 result<std::uint32_t> cache_core::wait_at_front(std::uint32_t pages_min, std::uint32_t pages_max, time_point deadline,
                                                 time_point& since) {
+  // What is sure to come back are the pages that never leave.
+  if (pages_min > floor_ && !may_ever_own(pages_min)) return error_from(ENOMEM);
   os::parker& self = os::parker::current();
   for (;;) {
     if (const std::uint32_t given = take_credits(pages_min, pages_max); given != 0) return given;
-    const bytes cost = cost_of_growing(pages_min);
+    const std::uint32_t lacking = lacking_for(pages_min);
+    const bytes cost = cost_of_growing(lacking);
     budget_ticket ticket(budget_, cost);
     const bool may_grow = cost.count > 0 && ticket.begin();
-    // Where the budget is too small for them at once, what is sure to come back are the pages that never leave.
-    if (cost.count > 0 && !may_grow && pages_min > floor_) return error_from(ENOMEM);
     for (bool in_time = true;;) {
       if (const std::uint32_t given = take_credits(pages_min, pages_max); given != 0) return given;
       if (may_grow && ticket.granted()) {
@@ -114,16 +118,38 @@ result<std::uint32_t> cache_core::wait_at_front(std::uint32_t pages_min, std::ui
       if (!in_time) return error_from(ETIMEDOUT);
       const os::waiting noted(self, waits_for_pages(deadline), since);
       in_time = self.park_until(deadline);
-      if (!may_grow && in_time) break;
+      // Nobody is admitted before the front, so what it lacks only falls, and it asks anew a few times at most.
+      if (in_time && (!may_grow || lacking_for(pages_min) < lacking)) break;
     }
   }
 }
 
-// What new frames would be charged, or nothing if there can be no more.
+// Whether the budget is large enough for so many pages and what else the cache takes.
+bool cache_core::may_ever_own(std::uint32_t pages) const {
+  const bytes least = fixed_charge_ + bytes{arena_.page_length()} * pages;
+  for (const memory_budget* node = &budget_; node != nullptr; node = node->parent()) {
+    if (least > node->limit() - node->reserve()) return false;
+  }
+  return true;
+}
+
+// How many pages are to be charged for so many more credits, if the budget has taken back what it may; 0 if that does
+// not help now, but the return of credits, or of frames that are on their way back to the arena, will.
+std::uint32_t cache_core::lacking_for(std::uint32_t pages) const {
+  const std::uint64_t supply = supply_.load();
+  const std::uint32_t admitted = admitted_in(supply);
+  {
+    const base::lock locked(queue_guard_);
+    if (owned_in(supply) + arena_.not_taken() < admitted + pages) return 0;
+  }
+  const std::uint32_t kept = floor_ - std::min(floor_, admitted);
+  return pages - std::min(pages, kept);
+}
+
 bytes cache_core::cost_of_growing(std::uint32_t pages) const {
   const base::lock locked(queue_guard_);
-  const std::uint32_t possible = std::min(pages, arena_.not_taken());
-  return possible == 0 ? bytes{} : arena_.cost_of(possible);
+  const std::uint32_t new_to_the_arena = std::min(pages, arena_.not_taken());
+  return arena_.cost_of(new_to_the_arena) + bytes{arena_.page_length()} * (pages - new_to_the_arena);
 }
 
 // Turns a charge that was made into free frames, as far as it goes, and gives back the rest.

@@ -125,6 +125,8 @@ class cache_core final : budget::describer {
                                       time_point& since);
   os::wait_contents waits_for_pages(time_point deadline) const;
   void grow_with(bytes charged);
+  bool may_ever_own(std::uint32_t pages) const;
+  std::uint32_t lacking_for(std::uint32_t pages) const;
   bytes cost_of_growing(std::uint32_t pages) const;
   bool is_front(const admission_waiter& self) const;
   void leave_admissions(admission_waiter& self);

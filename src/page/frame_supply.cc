@@ -250,6 +250,7 @@ bytes cache_core::reclaim(bytes wanted, bool any_page) {
     }
     pages_reclaimed_.fetch_add(1, base::memory_order_relaxed);
     budget_.release(page);
+    wake_admission();  // it may be the front that has memory for a frame and found none
     given += page;
   }
   return given;
