@@ -17,8 +17,8 @@ namespace larder {
 // What the pages of a file are read from and written to. Derive from it to cache something of your own.
 //
 // Any thread or task may call any function at any time; a call may park the task or block the thread, and must not wait
-// for memory of the cache's budget. The page cache never has two calls in flight that write the same bytes, keeps
-// within `size()`, and holds no lock while it calls. Errors are errno's, of the generic category.
+// for memory of the cache's budget. The page cache never has two calls in flight that write or discard the same bytes,
+// keeps within `size()`, and holds no lock while it calls. Errors are errno's, of the generic category.
 class LARDER_API backing {
  public:
   virtual ~backing() = default;

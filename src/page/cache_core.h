@@ -82,10 +82,13 @@ class cache_core final : budget::describer {
 
   // --- Ranges (range.cc): pages from `first` to before `last`
   bool all_valid(const file& owner, std::uint64_t first, std::uint64_t last) const;
-  // Makes what is in memory read as zeros, and nothing else be written back from now on: before the backing is changed.
-  void zero_pages(file& owner, std::uint64_t first, std::uint64_t last);
-  // Forgets what is in memory, dirty pages included, and zeroes what is pinned: after the backing was changed.
-  void drop_pages(file& owner, std::uint64_t first, std::uint64_t last);
+  // Before the backing is discarded: makes what is in memory read as zeros, and keeps the backing's pages from being
+  // read and written until `end_discard`.
+  void begin_discard(file& owner, discard_in_progress& made);
+  // After it was; `succeeded`: it reads as zeros.
+  void end_discard(file& owner, discard_in_progress& made, bool succeeded);
+  // Waits until no discard of these pages is in progress. For who has made them busy: those that begin later tell it.
+  void wait_for_discards(file& owner, std::uint64_t first, std::uint64_t last);
 
   // --- Files and the whole (cache_core.cc)
   result<file*> open(backing& source);
@@ -163,14 +166,19 @@ class cache_core final : budget::describer {
   frame* rotate_dirty(file& owner);
   std::span<std::uint64_t> oldest_dirty(file& owner, std::span<std::uint64_t> into);
   result<void> write_page(file& owner, std::uint64_t number);
+  void set_dirty(frame& page, state_word ends);
+  static state_word dirty_state(const file& owner, const frame& page);
   void list_dirty(file& owner, frame& page);
   void unlist_dirty(file& owner, frame& page);
 
-  enum class drop_rule : unsigned char { clean_only, dirty_too };
+  enum class drop_rule : unsigned char { clean_only, zeroed_too, dirty_too };
   struct drop_attempt;
   drop_attempt try_drop(file& owner, std::uint64_t number, drop_rule rule);
   void free_dropped(frame& page);
-  void zero_pinned(frame& page, bool to_be_written);
+  void zero_pinned(frame& page);
+  void clean_zeros(frame& page);
+  static void wait_for_discards(file& owner, base::unique_lock& locked, std::uint64_t first, std::uint64_t last);
+  void allow_writing(file& owner, std::uint64_t number);
   template <typename Action>
   void for_pages_in_memory(const file& owner, std::uint64_t first, std::uint64_t last, Action action);
   void release_file(file& owner);

@@ -218,6 +218,7 @@ result<void> cached_file::fill_fresh(std::uint64_t first_page, std::span<page_re
     if (end == pages.size()) {
       for (const page_ref& each : ahead) vectors[with_ahead++] = {each.data_, each.size_};
     }
+    file_.core.wait_for_discards(file_, first_page + first, first_page + first + with_ahead);
     auto read = file_.source.read(std::span(vectors.data(), with_ahead), offset);
     if (!read && with_ahead > count) {  // nobody asked for those
       with_ahead = count;
@@ -229,6 +230,7 @@ result<void> cached_file::fill_fresh(std::uint64_t first_page, std::span<page_re
       page_ref& filled = pages[first];
       while (!file_.core.publish(*filled.frame_, false, false)) {
         const iovec again{filled.data_, filled.size_};
+        file_.core.wait_for_discards(file_, first_page + first, first_page + first + 1);
         const auto reread = file_.source.read(std::span(&again, 1), file_.offset_of(first_page + first));
         if (!reread) return reread;
       }
@@ -334,10 +336,11 @@ result<void> cached_file::zero(std::uint64_t offset, bytes length, bool keep_blo
   if (first < last) {
     const std::uint64_t inner_offset = file_.offset_of(first);
     const bytes inner{std::min(file_.offset_of(last), file_.size) - inner_offset};
-    file_.core.zero_pages(file_, first, last);
+    page::discard_in_progress discarding(first, last);
+    file_.core.begin_discard(file_, discarding);
     const auto done = keep_blocks ? file_.source.zero(inner_offset, inner) : file_.source.discard(inner_offset, inner);
+    file_.core.end_discard(file_, discarding, bool{done});
     if (!done && done.error() != std::errc::operation_not_supported) return done;
-    if (done) file_.core.drop_pages(file_, first, last);
     if (done && offset == inner_offset && end == inner_offset + inner.count) return {};
     if (done) return zero_edges(offset, end, inner_offset, inner_offset + inner.count, admission);
   }

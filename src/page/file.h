@@ -6,7 +6,9 @@
 
 #include <larder/backing.h>
 
+#include "base/intrusive_list.h"
 #include "base/mutex.h"
+#include "os/parker.h"
 #include "page/frame.h"
 #include "page/group_commit.h"
 #include "page/read_ahead.h"
@@ -14,6 +16,19 @@
 namespace larder::page {
 
 class cache_core;
+
+// Pages of a file that are being discarded. Guarded by the file's mutex.
+struct discard_in_progress : base::list_link<> {
+  discard_in_progress(std::uint64_t first_page, std::uint64_t last_page) : first(first_page), last(last_page) {}
+
+  const std::uint64_t first;
+  const std::uint64_t last;
+};
+
+// Waits for the end of any discard. Guarded by the file's mutex.
+struct discard_waiter : base::list_link<> {
+  os::parker* owner = nullptr;
+};
 
 // A backing that is open in a cache. It lives until its cached_file is destroyed and the last write-back that met it
 // has let go of it.
@@ -34,6 +49,14 @@ struct file {
     return static_cast<std::size_t>(std::min<std::uint64_t>(page_length(), size - offset_of(number)));
   }
 
+  // With `guard` held: whether any of these pages is being discarded.
+  bool is_discarding(std::uint64_t first, std::uint64_t last) const {
+    for (auto* each = discards.front(); each != nullptr; each = discards.after(*each)) {
+      if (each->first < last && first < each->last) return true;
+    }
+    return false;
+  }
+
   cache_core& core;
   backing& source;
   const std::uint64_t size;
@@ -48,6 +71,8 @@ struct file {
   frame_index dirty_head = no_frame;
   frame_index dirty_tail = no_frame;
   std::uint32_t dirty_count = 0;
+  base::intrusive_list<discard_in_progress> discards;    // guarded by `guard`
+  base::intrusive_list<discard_waiter> discard_waiters;  // guarded by `guard`
 
   read_ahead_streams streams;  // guarded by `guard`
 

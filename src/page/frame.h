@@ -30,6 +30,9 @@ inline constexpr state_word visited_twice = state_word{1} << 40;
 inline constexpr state_word visited_thrice = state_word{1} << 41;
 inline constexpr state_word waited = state_word{1} << 42;      // somebody waits for busy or writing to end
 inline constexpr state_word read_ahead = state_word{1} << 43;  // brought in unasked, and not hit yet
+// Both for a page that is dirty in a range that is being discarded.
+inline constexpr state_word held = state_word{1} << 44;    // not to be written before the discard has ended
+inline constexpr state_word zeroed = state_word{1} << 45;  // has nothing but that discard's zeros
 
 // What keeps a page that nobody pins from being evicted.
 inline constexpr state_word unevictable = pins_mask | unused | busy | dirty | writing;

@@ -13,6 +13,7 @@
 //   they
 //                            are (KF-52); then it is clean. If that fails, the caller gets the error;
 //   being written            by another, who needs no memory either; it ends, and we are woken;
+//   held by a discard        the same;
 //   on its way to free       we are woken when it is there.
 // Pins of others may move from page to page while we look, so that we see each page pinned in turn. So who found
 // nothing enters the queue of frame waiters, looks once more, and sleeps until an unpin, the end of a write-back or a
@@ -90,7 +91,7 @@ cache_core::scan_result cache_core::scan(bool retry_failed) {
     if (at == nullptr) continue;
     const state_word seen = at->state.load(base::memory_order_relaxed);
     if ((seen & unevictable) == dirty) {
-      if ((seen & failed) != 0 && !retry_failed) continue;
+      if ((seen & held) != 0 || ((seen & failed) != 0 && !retry_failed)) continue;
       if (candidate == nullptr) candidate = at;
       ++dirty_passed;
     } else if (evict(*at)) {

@@ -24,8 +24,10 @@ result<void> page_ref::written(std::size_t first, std::size_t last) {
 
 // Reads what the page has before byte `first` and from byte `last` on.
 result<void> page_ref::read_around(std::size_t first, std::size_t last) {
-  const page::file& file = *frame_->owner.load(base::memory_order_relaxed);
-  const std::uint64_t offset = file.offset_of(frame_->number.load(base::memory_order_relaxed));
+  page::file& file = *frame_->owner.load(base::memory_order_relaxed);
+  const std::uint64_t number = frame_->number.load(base::memory_order_relaxed);
+  const std::uint64_t offset = file.offset_of(number);
+  file.core.wait_for_discards(file, number, number + 1);
   const auto read = [&](std::size_t from, std::size_t to) -> result<void> {
     if (from == to) return {};
     const iovec vector{data_ + from, to - from};

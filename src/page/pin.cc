@@ -104,20 +104,26 @@ void cache_core::unpin(frame& page) {
 }
 
 bool cache_core::publish(frame& page, bool as_dirty, bool ignore_stale, state_word marks) {
+  file& owner = *page.owner.load(base::memory_order_relaxed);
+  base::unique_lock locked(owner.guard, std::defer_lock);
+  state_word becomes = valid | marks;
+  if (as_dirty) {
+    locked.lock();
+    becomes |= dirty_state(owner, page);
+  }
   state_word seen = page.state.load(base::memory_order_relaxed);
   state_word next = 0;
   bool again = false;
   do {
     again = (seen & stale) != 0 && !ignore_stale;
-    next = again ? seen & ~stale : (seen & ~(busy | stale)) | valid | marks | (as_dirty ? dirty : 0);
+    next = again ? seen & ~stale : (seen & ~(busy | stale)) | becomes;
     // Release: the bytes, to the acquire of whoever pins.
   } while (!page.state.compare_exchange_weak(seen, next, base::memory_order_acq_rel, base::memory_order_relaxed));
   if (again) return false;
   if (as_dirty) {
     dirty_pages_.fetch_add(1, base::memory_order_relaxed);
-    file& owner = *page.owner.load(base::memory_order_relaxed);
-    const base::lock locked(owner.guard);
     list_dirty(owner, page);
+    locked.unlock();
   }
   if ((seen & waited) != 0) waits_.wake(page);
   return true;

@@ -8,11 +8,11 @@
 //
 // A file lists its dirty pages, first dirtied first:
 //
-//   listed ⇔ dirty or writing        while the file's mutex is free and nobody is inside mark_dirty or publish
+//   listed ⇔ dirty or writing        while the file's mutex is free
 //
-// `dirty` appears without the mutex (the page is pinned then, and listed before it is unpinned), becomes `writing` by a
-// compare-and-swap that any writer may win, and ends under the mutex, together with the listing. So a listed page is
-// that file's as long as the mutex is held, and neither evicted nor dropped.
+// `dirty` appears under the mutex, becomes `writing` by a compare-and-swap that any writer may win, and ends under the
+// mutex, together with the listing. So a listed page is that file's as long as the mutex is held, and neither evicted
+// nor dropped. What becomes dirty while it is being discarded is `held`: it is written when that has ended (range.cc).
 //
 // Order of writes: changes of a page wait for a write-back that is under way, so that what is written is one state of
 // the page, unless a flush meets a page that somebody is changing at that moment; then that change is not yet
@@ -25,14 +25,31 @@
 
 namespace larder::page {
 
-void cache_core::mark_dirty(frame& page) {
-  // Release: the bytes, to the acquire in begin_write.
-  const state_word before = page.state.fetch_or(dirty, base::memory_order_acq_rel);
-  if ((before & dirty) != 0) return;
-  dirty_pages_.fetch_add(1, base::memory_order_relaxed);
+void cache_core::mark_dirty(frame& page) { set_dirty(page, zeroed); }
+
+// In one step with the end of what `ends`: a page that is clean for its zeros has not lost a change (range.cc).
+void cache_core::set_dirty(frame& page, state_word ends) {
+  state_word seen = page.state.load(base::memory_order_relaxed);
+  while ((seen & dirty) != 0) {
+    // Release: the bytes, to the acquire in begin_write; here and below.
+    if (page.state.compare_exchange_weak(seen, seen & ~ends, base::memory_order_acq_rel, base::memory_order_relaxed)) {
+      return;
+    }
+  }
   file& owner = *page.owner.load(base::memory_order_relaxed);
   const base::lock locked(owner.guard);
+  const state_word becomes = dirty_state(owner, page);
+  while (!page.state.compare_exchange_weak(seen, (seen & ~ends) | becomes, base::memory_order_acq_rel,
+                                           base::memory_order_relaxed)) {
+  }
+  if ((seen & dirty) == 0) dirty_pages_.fetch_add(1, base::memory_order_relaxed);
   list_dirty(owner, page);
+}
+
+// With the file's mutex held: what a page that becomes dirty has set.
+state_word cache_core::dirty_state(const file& owner, const frame& page) {
+  const std::uint64_t number = page.number.load(base::memory_order_relaxed);
+  return owner.is_discarding(number, number + 1) ? dirty | held : dirty;
 }
 
 // Both with the file's mutex held. A page that was written or dropped meanwhile is not listed any more.
@@ -60,7 +77,7 @@ void cache_core::unlist_dirty(file& owner, frame& page) {
 bool cache_core::begin_write(frame& page, bool pinned_too) {
   state_word seen = page.state.load(base::memory_order_relaxed);
   do {
-    if ((seen & dirty) == 0 || (seen & (unused | writing)) != 0) return false;
+    if ((seen & dirty) == 0 || (seen & (unused | writing | held)) != 0) return false;
     if (!pinned_too && (seen & pins_mask) != 0) return false;
   } while (!page.state.compare_exchange_weak(seen, (seen & ~dirty) | writing, base::memory_order_acq_rel,
                                              base::memory_order_relaxed));
@@ -208,7 +225,7 @@ result<void> cache_core::write_all(file& owner) {
 }
 
 // Returns when what the page held at the call is written: by a write that began later, or by one that was under way and
-// left the page clean.
+// left the page clean. Waits for a discard that holds the page back.
 result<void> cache_core::write_page(file& owner, std::uint64_t number) {
   for (;;) {
     frame* page = nullptr;
@@ -218,10 +235,10 @@ result<void> cache_core::write_page(file& owner, std::uint64_t number) {
       page = table_.find(owner, number);
       if (page == nullptr) return {};
       begun = begin_write(*page, true);
-      if (!begun && (page->state.load() & writing) == 0) return {};
+      if (!begun && (page->state.load() & (writing | held)) == 0) return {};
     }
     if (begun) return write_back(*page);
-    waits_.wait(*page, writing);
+    waits_.wait(*page, writing | held);
   }
 }
 
