@@ -85,6 +85,8 @@ function(larder_add_tests)
       cmake_path(GET folder FILENAME name)
       if(name STREQUAL sched)
         larder_add_scheduled_tests("${sources}")
+      elseif(name STREQUAL simulation)
+        larder_add_simulation("${sources}")
       else()
         file(GLOB sources CONFIGURE_DEPENDS ${folder}/*.cc) # with the parts of a large test
         if(TARGET larder_server)
@@ -129,6 +131,31 @@ function(larder_add_scheduled_tests tests)
   larder_add_test_program(larder_sched_test "${tests}" larder_scheduled)
   gtest_discover_tests(larder_sched_test TEST_PREFIX sched. DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
     PROPERTIES TIMEOUT 300 LABELS sched)
+endfunction()
+
+# The budget and the page cache in a world with a virtual clock and virtual disks (tests/simulation/README.md): a
+# scheduled build of its own, over another system.
+function(larder_add_simulation tests)
+  if(NOT LARDER_SCHEDULED_TESTS)
+    return()
+  endif()
+  file(GLOB sources CONFIGURE_DEPENDS
+    src/base/*.cc src/budget/*.cc src/cache/*.cc src/page/*.cc src/coro/context* src/os/fault.cc
+    tests/sched/flow.cc tests/sched/fork.cc tests/sched/keeper.cc tests/simulation/*.cc)
+  list(FILTER sources EXCLUDE REGEX "_(test|fuzz|bench)\\.cc$|\\.h$|/file_backing\\.cc$")
+  add_library(larder_simulated STATIC ${sources})
+  target_compile_definitions(larder_simulated PUBLIC LARDER_SCHEDULED=1 LARDER_SIMULATED=1 LARDER_INLINE_SEQUENCES=0)
+  larder_precompile(larder_simulated)
+  set_target_properties(larder_simulated PROPERTIES EXPORT_COMPILE_COMMANDS OFF) # clang-tidy reads them as they ship
+  if(NOT LARDER_DEBUG_CHECKS)
+    target_compile_definitions(larder_simulated PUBLIC LARDER_DEBUG_CHECKS=1)
+  endif()
+  target_link_libraries(larder_simulated PUBLIC
+    larder_compile_options ${context_library} GTest::gtest Threads::Threads)
+  target_include_directories(larder_simulated PUBLIC include src ${PROJECT_SOURCE_DIR})
+  larder_add_test_program(larder_simulation_test "${tests}" larder_simulated)
+  gtest_discover_tests(larder_simulation_test TEST_PREFIX simulation. DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+    PROPERTIES TIMEOUT 300 LABELS simulation)
 endfunction()
 
 # Whole-program tests with real clients: Python scripts that find the program in LARDER. Debian's libnbd bindings

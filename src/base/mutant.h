@@ -74,7 +74,21 @@ enum class mutant : std::uint8_t {
   close_tells_one,         // channel: close wakes only the first of who waits to send
   note_keeps_version,      // wait note: clearing it makes no new version
   read_not_validated,      // page cache: an optimistic read does not look whether the page was there to its end
-  note_ignores_reader,     // wait note: clearing it does not wait for who looks at the object
+  limit_in_two_steps,      // budget: a charge looks whether there is room, and then takes it
+  release_tells_nobody,    // budget: what is given back is not handed over
+  own_frames_asked_back,  // page: the front asks for what is not owned now, which the budget takes from it to meet that
+  admission_over_granted,   // page: pins are admitted beyond what is owned
+  surplus_of_admitted,      // page: the reclaimer takes frames that pins are admitted to
+  frame_waiter_unwoken,     // page: who can have a frame now is not told
+  dirty_evicted,            // page: a dirty page leaves as if it were clean
+  failed_write_cleans,      // page: a page whose write failed counts as written (KF-56)
+  change_lost_in_write,     // page: what is changed during a write counts as written
+  flush_of_begun_writes,    // page: a flush does not wait for a write that is under way
+  flush_without_sync,       // page: a flush does not flush the backing
+  stale_published,          // page: what was read in before a discard is shown after it
+  read_in_while_discarded,  // page: a page is read in while its range is discarded
+  written_while_discarded,  // page: a page is written while its range is discarded
+  note_ignores_reader,      // wait note: clearing it does not wait for who looks at the object
 };
 
 #ifdef LARDER_SCHEDULED

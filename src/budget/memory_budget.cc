@@ -56,6 +56,10 @@ bool memory_budget::state::add(bytes amount, bytes most) {
   std::uint64_t before = occupied.load();
   do {
     if (amount.count > most.count || before > most.count - amount.count) return false;
+    if (base::is_mutant(base::mutant::limit_in_two_steps)) {
+      occupied.store(occupied.load() + amount.count);
+      break;
+    }
   } while (!occupied.compare_exchange_weak(before, before + amount.count));
   return true;
 }
@@ -206,7 +210,7 @@ void memory_budget::release(bytes amount) {
   const bool late = base::is_mutant(base::mutant::look_before_subtract);
   if (late) budget_ticket::grant_waiting(*this);
   for (memory_budget* node = this; node != nullptr; node = node->parent()) node->state_->subtract(amount);
-  if (!late) budget_ticket::grant_waiting(*this);
+  if (!late && !base::is_mutant(base::mutant::release_tells_nobody)) budget_ticket::grant_waiting(*this);
 }
 
 result<void> memory_budget::charge(bytes amount, time_point deadline) {

@@ -9,6 +9,7 @@ namespace larder::os {
 
 #ifdef LARDER_SCHEDULED
 time_point now();  // the scheduler's
+inline time_point coarse_now() { return now(); }
 #else
 inline time_point now() { return std::chrono::steady_clock::now(); }
 

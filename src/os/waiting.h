@@ -10,8 +10,9 @@ namespace larder::os {
 // brings the note of the outer one back. Made and destroyed with no lock held.
 //
 // The scheduled build keeps no notes: they change nothing of what it looks at, but would be points of every schedule.
-// The notes' own protocol is in tests/sched/wait_note_test.cc.
-#ifdef LARDER_SCHEDULED
+// The simulation (tests/simulation/), which is one as well, keeps them, for its reports. The notes' own protocol is in
+// tests/sched/wait_note_test.cc.
+#if defined(LARDER_SCHEDULED) && !defined(LARDER_SIMULATED)
 class [[maybe_unused]] waiting {
  public:
   waiting(parker&, const wait_contents&) {}

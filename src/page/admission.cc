@@ -16,6 +16,7 @@
 // The ticket is for the pages that would be lacking if the budget took back all that it may, for to meet the ticket it
 // may ask this very cache: with a ticket for less, what is handed over would be what was taken away, for ever.
 #include "base/check.h"
+#include "base/mutant.h"
 #include "budget/ticket.h"
 #include "os/waiting.h"
 #include "page/cache_core.h"
@@ -70,7 +71,8 @@ std::uint32_t cache_core::take_credits(std::uint32_t pages_min, std::uint32_t pa
   for (;;) {
     const std::uint32_t open = owned_in(seen) - admitted_in(seen);
     if (open < pages_min) return 0;
-    const std::uint32_t given = std::min(open, pages_max);
+    const std::uint32_t given =
+        base::is_mutant(base::mutant::admission_over_granted) ? pages_max : std::min(open, pages_max);
     if (supply_.compare_exchange_weak(seen, seen + given)) return given;
   }
 }
@@ -142,6 +144,7 @@ std::uint32_t cache_core::lacking_for(std::uint32_t pages) const {
     const base::lock locked(queue_guard_);
     if (owned_in(supply) + arena_.not_taken() < admitted + pages) return 0;
   }
+  if (base::is_mutant(base::mutant::own_frames_asked_back)) return admitted + pages - owned_in(supply);
   const std::uint32_t kept = floor_ - std::min(floor_, admitted);
   return pages - std::min(pages, kept);
 }

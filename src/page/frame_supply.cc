@@ -23,17 +23,19 @@
 //
 // What a waiter may hold. Who waits for an admission holds no pin that is not covered by an admission of its own
 // (page_cache.h forbids a second one). Who waits for a frame holds pins, and a credit; so some owned frame is no pin's,
-// and by the above it comes, for its writer waits for nothing but the disk. Who waits for another's busy page holds
-// fresh pages below that one only (pin.cc), so such waits go upwards and end at one who waits for the disk or a frame.
-// Reading ahead waits for nothing (read_ahead.cc). Nobody holds a file's, the queue's or a stripe's mutex over any of
-// these waits. So no cycle of waits exists, however many hold a page and want another (KF-51); and no operation has to
-// give back a page of its own to let others go on, for what it lacks was set aside before it began (KF-53).
+// and by the above it comes, for its writer, and who discards its range, wait for nothing but the disk. Who waits for
+// another's busy page holds fresh pages below that one only (pin.cc), so such waits go upwards and end at one who waits
+// for the disk, a discard or a frame. Reading ahead waits for nothing (read_ahead.cc). Nobody holds a file's, the
+// queue's or a stripe's mutex over any of these waits. So no cycle of waits exists, however many hold a page and want
+// another (KF-51); and no operation has to give back a page of its own to let others go on, for what it lacks was set
+// aside before it began (KF-53).
 //
 // The reclaimers give back what is owned above what is admitted and above the floor, the same way; they wait for
 // nobody: when the last of them finds nothing, it asks to be called again at the next of those events (KF-46, KF-49).
 // The first takes only clean pages that were not used lately, so that others' memory of that kind goes before any page
 // is written; the second all, in the order of eviction.
 #include "base/check.h"
+#include "base/mutant.h"
 #include "os/memory.h"
 #include "os/waiting.h"
 #include "page/cache_core.h"
@@ -71,7 +73,8 @@ bool cache_core::evict(frame& page) {
   const base::lock locked(table_.stripe(owner, page.number.load(base::memory_order_relaxed)));
   state_word seen = page.state.load(base::memory_order_relaxed);
   do {
-    if ((seen & unevictable) != 0) return false;
+    const state_word kept = base::is_mutant(base::mutant::dirty_evicted) ? unevictable & ~dirty : unevictable;
+    if ((seen & kept) != 0) return false;
     // Acquire: who unpinned is done with the bytes. Partner: the release in unpin.
   } while (!page.state.compare_exchange_weak(seen, unused | (seen & waited), base::memory_order_acq_rel,
                                              base::memory_order_relaxed));
@@ -90,7 +93,7 @@ cache_core::scan_result cache_core::scan(bool retry_failed) {
     frame* at = queue_->advance();
     if (at == nullptr) continue;
     const state_word seen = at->state.load(base::memory_order_relaxed);
-    if ((seen & unevictable) == dirty) {
+    if ((seen & unevictable) == dirty && !base::is_mutant(base::mutant::dirty_evicted)) {
       if ((seen & held) != 0 || ((seen & failed) != 0 && !retry_failed)) continue;
       if (candidate == nullptr) candidate = at;
       ++dirty_passed;
@@ -183,14 +186,15 @@ void cache_core::note_evictable() {
     attention_.fetch_and(~reclaim_missed);
     budget_.note_reclaimable();
   }
-  wake_frame_waiter();
+  if (!base::is_mutant(base::mutant::frame_waiter_unwoken)) wake_frame_waiter();
 }
 
 // Takes one frame out of `owned`, if the law and the floor let it go.
 bool cache_core::shrink_supply() {
   std::uint64_t seen = supply_.load();
   do {
-    if (owned_in(seen) <= std::max(floor_, admitted_in(seen))) return false;
+    const std::uint32_t admitted = base::is_mutant(base::mutant::surplus_of_admitted) ? 0 : admitted_in(seen);
+    if (owned_in(seen) <= std::max(floor_, admitted)) return false;
   } while (!supply_.compare_exchange_weak(seen, seen - one_owned));
   return true;
 }

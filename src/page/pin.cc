@@ -7,8 +7,10 @@
 // next who wants it fills it. Pages that are pinned are never unlinked, so nobody who waits at a page loses it.
 //
 // Two operations do not wait for each other's pages for ever: who waits for a busy page, waits for one above all that
-// it has busy itself (cached_file.h asks for ascending order), and who writes back waits for nobody.
+// it has busy itself (cached_file.h asks for ascending order), and who writes back waits for nobody. Who fills a page
+// may wait for a discard of it, which waits for writes only (range.cc).
 #include "base/check.h"
+#include "base/mutant.h"
 #include "page/cache_core.h"
 
 namespace larder::page {
@@ -115,7 +117,7 @@ bool cache_core::publish(frame& page, bool as_dirty, bool ignore_stale, state_wo
   state_word next = 0;
   bool again = false;
   do {
-    again = (seen & stale) != 0 && !ignore_stale;
+    again = (seen & stale) != 0 && !ignore_stale && !base::is_mutant(base::mutant::stale_published);
     next = again ? seen & ~stale : (seen & ~(busy | stale)) | becomes;
     // Release: the bytes, to the acquire of whoever pins.
   } while (!page.state.compare_exchange_weak(seen, next, base::memory_order_acq_rel, base::memory_order_relaxed));

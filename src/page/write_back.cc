@@ -21,6 +21,7 @@
 #include <array>
 
 #include "base/check.h"
+#include "base/mutant.h"
 #include "page/cache_core.h"
 
 namespace larder::page {
@@ -77,7 +78,8 @@ void cache_core::unlist_dirty(file& owner, frame& page) {
 bool cache_core::begin_write(frame& page, bool pinned_too) {
   state_word seen = page.state.load(base::memory_order_relaxed);
   do {
-    if ((seen & dirty) == 0 || (seen & (unused | writing | held)) != 0) return false;
+    const state_word hindrance = base::is_mutant(base::mutant::written_while_discarded) ? 0 : held;
+    if ((seen & dirty) == 0 || (seen & (unused | writing | hindrance)) != 0) return false;
     if (!pinned_too && (seen & pins_mask) != 0) return false;
   } while (!page.state.compare_exchange_weak(seen, (seen & ~dirty) | writing, base::memory_order_acq_rel,
                                              base::memory_order_relaxed));
@@ -133,6 +135,8 @@ result<void> cache_core::write_back(frame& begun) {
 }
 
 void cache_core::end_write(file& owner, std::span<frame* const> pages, bool succeeded) {
+  const bool good = succeeded || base::is_mutant(base::mutant::failed_write_cleans);
+  const state_word lost = base::is_mutant(base::mutant::change_lost_in_write) ? dirty : 0;
   state_word seen_in_all = 0;
   {
     const base::lock locked(owner.guard);
@@ -140,7 +144,7 @@ void cache_core::end_write(file& owner, std::span<frame* const> pages, bool succ
       state_word seen = page->state.load(base::memory_order_relaxed);
       state_word next = 0;
       do {
-        next = succeeded ? seen & ~(writing | failed) : (seen & ~writing) | dirty | failed;
+        next = good ? seen & ~(writing | failed | lost) : (seen & ~writing) | dirty | failed;
       } while (!page->state.compare_exchange_weak(seen, next));
       if ((next & dirty) == 0) unlist_dirty(owner, *page);
       if ((next & dirty) != 0 && (seen & dirty) == 0) dirty_pages_.fetch_add(1, base::memory_order_relaxed);
@@ -176,7 +180,7 @@ std::span<std::uint64_t> cache_core::oldest_dirty(file& owner, std::span<std::ui
     for (frame_index index = owner.dirty_head; index != no_frame && looked_at < into.size(); ++looked_at) {
       const frame& page = arena_.at(index);
       index = page.dirty_next;
-      if ((page.state.load(base::memory_order_relaxed) & (failed | writing)) != 0) continue;
+      if ((page.state.load(base::memory_order_relaxed) & (failed | writing | held)) != 0) continue;
       into[count++] = page.number.load(base::memory_order_relaxed);
     }
   }
@@ -238,6 +242,7 @@ result<void> cache_core::write_page(file& owner, std::uint64_t number) {
       if (!begun && (page->state.load() & (writing | held)) == 0) return {};
     }
     if (begun) return write_back(*page);
+    if (base::is_mutant(base::mutant::flush_of_begun_writes)) return {};
     waits_.wait(*page, writing | held);
   }
 }
