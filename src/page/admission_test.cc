@@ -115,7 +115,7 @@ TEST_F(AdmissionTest, ReclaimTakesCleanPagesBeforeItWritesDirtyOnes) {
   make_cache(4, 2_MiB);
   test_disk disk(256 * page);
   auto file = open(disk);
-  ASSERT_TRUE(file->load(10 * page, bytes{60 * page}));
+  ASSERT_TRUE(file->read_ahead(10 * page, bytes{60 * page}));
   ASSERT_EQ(budget_->reclaim(bytes{page}).count, page);  // the hand has gone around: nothing has been used lately
   ASSERT_TRUE(file->write(0, filled(10 * page, 1)));
   for (std::uint64_t number = 60; number < 70; ++number) value_at(*file, number * page);
