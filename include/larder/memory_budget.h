@@ -24,6 +24,15 @@ class LARDER_API reclaimer {
   // for. It may do I/O, but must not wait for memory: that would be waiting for itself (KF-57).
   virtual bytes reclaim(bytes wanted) = 0;
 
+  // What it holds beyond what it has to have, and its weight: of a stage's reclaimers the one with the largest surplus
+  // by weight is asked first. Those that do not say are asked before, in the order of their registration. Called with
+  // a mutex held: it waits for nothing, and calls nothing of its budget.
+  struct share {
+    bytes surplus = unlimited;
+    std::uint32_t weight = 1;
+  };
+  virtual share share_held() const { return {}; }
+
  protected:
   reclaimer() = default;
   ~reclaimer() = default;
@@ -62,6 +71,10 @@ struct memory_account {
            metadata + other;
   }
 };
+
+// The most that a reclaimer is asked for at once: between two such steps it is looked at whether the need and the time
+// are still there.
+inline constexpr bytes reclaim_chunk = 256_KiB;
 
 // A limit on memory that is never exceeded, in a tree: what is charged to a budget is charged to all above it, and
 // admitted only if it fits in each. Admission comes before the memory is taken, so `used() <= limit()` at every

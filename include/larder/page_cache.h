@@ -163,7 +163,8 @@ struct page_cache_stats {
 // which page leaves is decided by the eviction policy. Dirty pages leave by being written, and in no other way.
 //
 // It grows while its budget has room, gives back when the budget asks (stage `pages`), and never gives back so much
-// that an admitted operation could not go on. Any thread or task, but for creation and destruction.
+// that an admitted operation could not go on. Of several caches in a tree of budgets the one that holds most beyond its
+// guaranteed pages, by weight, gives back first. Any thread or task, but for creation and destruction.
 class LARDER_API page_cache {
  public:
   struct options {
@@ -174,6 +175,8 @@ class LARDER_API page_cache {
     bytes page_size{larder::page_size};  // a power of two, up to largest_page_size
     bytes read_ahead{128U << 10};        // most to read ahead of an ascending reader at once; less than a page: nothing
     std::uint32_t dirty_percent = 50;    // of the pages, may be dirty before a writer has to write some of them back
+    std::uint32_t weight =
+        1;  // when the budget asks, the cache with most beyond its guaranteed pages, by weight, gives
   };
 
   // ENOMEM if the budget has no room for the guaranteed pages and the tables, EINVAL if no page is guaranteed or

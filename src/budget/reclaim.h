@@ -6,6 +6,7 @@
 #include <larder/memory_budget.h>
 
 #include "base/mutex.h"
+#include "budget/fair_share.h"
 #include "budget/tree.h"
 #include "os/parker.h"
 
@@ -27,14 +28,11 @@ template <typename GoOn>
 reclaimed reclaim_within(tree& in, base::unique_lock& locked, const memory_budget* node, bytes wanted, GoOn&& go_on) {
   os::parker& self = os::parker::current();
   reclaimed sum;
-  reclaimer_entry* entry = in.entries.front();
-  while (entry != nullptr && sum.given < wanted && go_on()) {
-    if (entry->busy || !is_within(entry->node, node)) {
-      sum.passed_over = sum.passed_over || (entry->busy && is_within(entry->node, node));
-      entry = in.entries.after(*entry);
-      continue;
-    }
-    const bytes step = std::min(wanted - sum.given, reclaim_chunk);
+  const std::uint64_t round = in.begin_round();
+  while (sum.given < wanted && go_on()) {
+    const auto [entry, step, met_busy] = next_step(in, node, wanted - sum.given, round);
+    sum.passed_over = sum.passed_over || met_busy;
+    if (entry == nullptr) break;
     entry->busy = true;  // keeps the entry where it is, and others out
     locked.unlock();
     self.reclaiming = true;
@@ -43,13 +41,8 @@ reclaimed reclaim_within(tree& in, base::unique_lock& locked, const memory_budge
     locked.lock();
     entry->busy = false;
     sum.given += given;
-    reclaimer_entry* next = in.entries.after(*entry);
-    if (entry->remover != nullptr) {
-      entry->remover->unpark();
-    } else if (given >= step) {
-      continue;  // it may have more
-    }
-    entry = next;
+    if (given < step || entry->remover != nullptr) entry->dry_in_round = std::max(entry->dry_in_round, round);
+    if (entry->remover != nullptr) entry->remover->unpark();
   }
   return sum;
 }

@@ -14,6 +14,8 @@
 // fill (KF-47). The leader that leaves with its memory wakes the next.
 #include "budget/ticket.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 #include "base/mutant.h"
 #include "budget/reclaim.h"

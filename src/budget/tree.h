@@ -22,8 +22,9 @@ struct reclaimer_entry : base::list_link<> {
   reclaimer* source = nullptr;
   memory_budget* node = nullptr;
   reclaim_stage stage = reclaim_stage::user;
-  bool busy = false;              // somebody is inside source->reclaim
-  os::parker* remover = nullptr;  // waits for !busy, to remove the entry
+  bool busy = false;               // somebody is inside source->reclaim
+  std::uint64_t dry_in_round = 0;  // the newest round in which it gave less than it was asked for
+  os::parker* remover = nullptr;   // waits for !busy, to remove the entry
 };
 
 // A budget's membership in its tree.
@@ -37,11 +38,15 @@ struct tree final : os::fork_participant {
   void in_parent() override { guard.unlock_after_fork(); }
   void in_child() override;
 
+  // The number of a round of reclaiming that begins (fair_share.cc). `guard` is held.
+  std::uint64_t begin_round() { return ++rounds; }
+
   base::mutex guard{base::lock_rank::budget};
   base::intrusive_list<budget_ticket> queue;      // guarded by `guard`; oldest first
   base::intrusive_list<reclaimer_entry> entries;  // guarded by `guard`; in the order of their stages
   base::intrusive_list<budget_node> nodes;        // guarded by `guard`; every budget of the tree
   std::uint64_t scans = 0;                        // guarded by `guard`; numbers the passes over the queue
+  std::uint64_t rounds = 0;                       // guarded by `guard`; numbers the rounds of reclaiming
   bool leading = false;                           // guarded by `guard`; a waiter is reclaiming for all
   bool hopeful = false;                           // guarded by `guard`; reclaiming may find something
   std::uint32_t cuts = 0;                         // guarded by `guard`; nodes whose limit is to come down

@@ -70,7 +70,7 @@ bytes cache_core::least_memory(const page_cache::options& chosen) {
 
 result<std::unique_ptr<cache_core>> cache_core::create(std::string_view name, const page_cache::options& chosen) {
   if (chosen.guaranteed_pages == 0 || !is_page_size(chosen.page_size)) return error_from(EINVAL);
-  if (chosen.dirty_percent > 100) return error_from(EINVAL);
+  if (chosen.dirty_percent > 100 || chosen.weight == 0) return error_from(EINVAL);
   const std::uint32_t capacity = capacity_of(chosen);
   if (capacity < chosen.guaranteed_pages) return error_from(ENOMEM);
   // Others that can give memory back are asked to, once.
@@ -103,6 +103,7 @@ result<void> cache_core::build(std::uint32_t capacity, const page_cache::options
   read_ahead_pages_ =
       static_cast<std::uint32_t>(std::min<std::uint64_t>(chosen.read_ahead / chosen.page_size, batch_pages_max));
   dirty_percent_ = chosen.dirty_percent;
+  weight_ = chosen.weight;
   fixed_charge_ = fixed_charge_for(capacity, chosen);
   budget_.add_reclaimer(gives_clean_pages_, reclaim_stage::clean_pages);
   budget_.add_reclaimer(gives_any_page_, reclaim_stage::dirty_pages);

@@ -71,6 +71,7 @@ class cache_core final : budget::describer {
   // the eviction hand last came by; or (`any_page`) also those of all others that nobody has pinned, after writing
   // them.
   bytes reclaim(bytes wanted, bool any_page);
+  reclaimer::share share_held() const;
 
   // --- Dirty pages (write_back.cc)
   void mark_dirty(frame& page);
@@ -106,6 +107,7 @@ class cache_core final : budget::describer {
   struct stage final : reclaimer {
     stage(cache_core& of, bool any) : core(of), any_page(any) {}
     bytes reclaim(bytes wanted) override { return core.reclaim(wanted, any_page); }
+    share share_held() const override { return core.share_held(); }
     cache_core& core;
     const bool any_page;
   };
@@ -198,6 +200,7 @@ class cache_core final : budget::describer {
 
   std::uint32_t read_ahead_pages_ = 0;  // most at once; set by build, as the next
   std::uint32_t dirty_percent_ = 0;
+  std::uint32_t weight_ = 1;
 
   // A hit has nothing to mark if of the counted marks the full ones are set; never so if the policy is told of hits.
   state_word marks_counted_ = 0;  // set by build, as the next

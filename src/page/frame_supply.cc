@@ -227,6 +227,12 @@ frame* cache_core::surplus_frame(bool any_page) {
   }
 }
 
+// What is admitted counts too, though it cannot be given now: shares are of what is held, not of who is at work.
+reclaimer::share cache_core::share_held() const {
+  const std::uint32_t owned = owned_in(supply_.load(base::memory_order_relaxed));  // a figure to choose by
+  return {.surplus = bytes{arena_.page_length()} * (owned > floor_ ? owned - floor_ : 0), .weight = weight_};
+}
+
 bytes cache_core::reclaim(bytes wanted, bool any_page) {
   const bytes page{arena_.page_length()};
   bytes given;

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <larder/memory_budget.h>
+
+#include "budget/tree.h"
+
+namespace larder::budget {
+
+struct reclaim_step {
+  reclaimer_entry* entry = nullptr;  // null: nobody is left to ask
+  bytes wanted;
+  bool met_busy = false;  // somebody else is inside one that might have been asked
+};
+
+// Who is asked next, and for how much, in a round of reclaiming (tree::begin_round) for `node`, which is not looked
+// into. The tree's mutex is held.
+reclaim_step next_step(const tree& in, const memory_budget* node, bytes wanted, std::uint64_t round);
+
+}  // namespace larder::budget

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Several caches on one budget, and several files in one cache.
+#include <array>
+#include <string>
+
+#include "page/page_test.h"
+
+namespace larder::page {
+namespace {
+
+constexpr std::uint64_t page = page_size;
+constexpr std::uint32_t guaranteed = 16;
+
+// A cache with a file of which so many pages were read.
+struct tenant {
+  tenant(memory_budget& budget, const char* name, std::uint32_t weight, std::uint64_t pages)
+      : disk(pages * page),
+        cache(*page_cache::create(
+            name, {.budget = &budget, .guaranteed_pages = guaranteed, .limit = 8_MiB, .weight = weight})),
+        file(*cache->open(disk)) {
+    EXPECT_TRUE(file->read_ahead(0, bytes{pages * page}));
+  }
+  ~tenant() {
+    file.reset();
+    cache->audit();
+  }
+  double surplus() const { return static_cast<double>(cache->stats().pages_owned - guaranteed); }
+
+  test_disk disk;
+  std::unique_ptr<page_cache> cache;
+  std::unique_ptr<cached_file> file;
+};
+
+constexpr double step_pages = 4;
+
+TEST(FairCachesTest, GiveBackUntilTheirSharesAreAsTheirWeights) {
+  memory_budget budget("test", {.limit = 64_MiB});
+  {
+    const tenant small(budget, "small", 1, guaranteed + 600);
+    const tenant middle(budget, "middle", 2, guaranteed + 300);
+    const tenant large(budget, "large", 4, guaranteed + 900);
+    ASSERT_EQ(small.surplus() + middle.surplus() + large.surplus(), 1800);
+    ASSERT_EQ(budget.reclaim(bytes{400 * page}).count, 400 * page);
+    EXPECT_NEAR(small.surplus(), 220, step_pages);
+    EXPECT_EQ(middle.surplus(), 300) << "by weight it has least";
+    EXPECT_NEAR(large.surplus(), 880, step_pages);
+    ASSERT_EQ(budget.reclaim(bytes{700 * page}).count, 700 * page);
+    EXPECT_NEAR(small.surplus(), 100, step_pages);
+    EXPECT_NEAR(middle.surplus(), 200, step_pages);
+    EXPECT_NEAR(large.surplus(), 400, step_pages);
+    EXPECT_EQ(budget.reclaim(64_MiB).count, 700 * page) << "all but what is guaranteed";
+  }
+  EXPECT_EQ(budget.used(), 0_KiB);
+}
+
+// Who waits for memory is served by the cache with the most, and dirty pages are no way out of it.
+TEST(FairCachesTest, WaiterTakesFromTheLargest) {
+  memory_budget budget("test", {.limit = 4_MiB});
+  {
+    const tenant small(budget, "small", 1, guaranteed + 100);
+    const tenant large(budget, "large", 1, guaranteed + 300);
+    ASSERT_TRUE(large.file->write(0, filled(100 * page, 3)));
+    const bytes room = budget.limit() - budget.used();
+    ASSERT_TRUE(budget.charge(room + bytes{150 * page}));
+    EXPECT_EQ(small.surplus(), 100);
+    EXPECT_EQ(large.surplus(), 150);
+    EXPECT_EQ(value_at(*large.file, 5 * page), 3);
+    ASSERT_TRUE(large.file->flush());
+    budget.release(room + bytes{150 * page});
+  }
+}
+
+TEST(FairCachesTest, CacheWithoutWeightIsRefused) {
+  memory_budget budget("test", {.limit = 4_MiB});
+  EXPECT_EQ(page_cache::create("none", {.budget = &budget, .weight = 0}).error(), error_from(EINVAL));
+  EXPECT_EQ(budget.used(), 0_KiB);
+}
+
+class FilesInOneCacheTest : public page_cache_test, public ::testing::WithParamInterface<eviction_policy> {};
+
+// A file is read from end to end beside another whose pages are used again and again.
+TEST_P(FilesInOneCacheTest, ScanOfOneDoesNotDriveOutTheOthersHotPages) {
+  policy_ = GetParam();
+  make_fixed_cache(64);
+  test_disk hot_disk(32 * page);
+  test_disk scanned_disk(1000 * page);
+  auto hot = open(hot_disk);
+  auto scanned = open(scanned_disk);
+  for (int times = 0; times < 4; ++times) {
+    for (std::uint64_t number = 0; number < 32; ++number) value_at(*hot, number * page);
+  }
+  const std::uint64_t reads = hot_disk.reads;
+  for (std::uint64_t number = 0; number < 1000; ++number) {
+    value_at(*scanned, number * page);
+    value_at(*hot, number % 32 * page);
+  }
+  EXPECT_EQ(hot_disk.reads, reads);
+  // Nor if nobody looks at the hot ones meanwhile, for as long as there are as many others.
+  for (std::uint64_t number = 0; number < 64; ++number) value_at(*scanned, number * 2 * page);
+  std::uint32_t left = 0;
+  for (std::uint64_t number = 0; number < 32; ++number) left += hot->resident(number * page, bytes{page}) ? 1U : 0U;
+  EXPECT_GE(left, 16U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Policies, FilesInOneCacheTest,
+                         ::testing::Values(eviction_policy::sieve, eviction_policy::s3_fifo), policy_in_name());
+
+}  // namespace
+}  // namespace larder::page
