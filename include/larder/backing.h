@@ -41,12 +41,24 @@ class LARDER_API backing {
   backing() = default;
 };
 
+// How a file's bytes get to its disk and back.
+enum class file_transfer : unsigned char {
+  buffered,  // through the system's page cache, whose memory no budget knows of
+  direct,    // past it (O_DIRECT): what the page cache of this library holds is not held twice
+};
+
 // A regular file or block device. On a task it is read and written by the worker's io_uring, else by pread and pwrite.
 class LARDER_API file_backing final : public backing {
  public:
-  // Errors: what open says; EISDIR for a directory; EINVAL for what is neither a regular file nor a block device.
-  static result<std::unique_ptr<file_backing>> open(const std::string& path, bool read_only);
-  // Takes over an open descriptor of such a file.
+  // Errors: what open says; EISDIR for a directory; EINVAL for what is neither a regular file nor a block device;
+  // EOPNOTSUPP if `direct` is asked for and the file system cannot do it.
+  //
+  // With `direct`, what is not aligned as the disk wants it is buffered all the same, and the two agree: a page cache's
+  // pages are aligned, but for the end of a file whose size is no multiple of the disk's blocks, and for the rest of a
+  // page that is not in memory and written in part.
+  static result<std::unique_ptr<file_backing>> open(const std::string& path, bool read_only,
+                                                    file_transfer how = file_transfer::buffered);
+  // Takes over an open descriptor of such a file, opened without O_DIRECT.
   static result<std::unique_ptr<file_backing>> adopt(int descriptor, bool read_only);
   ~file_backing() override;
 

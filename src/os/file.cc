@@ -34,14 +34,32 @@ void descriptor::close() {
   if (number_ >= 0) ::close(std::exchange(number_, -1));
 }
 
-result<descriptor> open_file(const std::string& path, access mode) {
+result<descriptor> open_file(const std::string& path, access mode, transfer how) {
   if (fault::fires(call::open)) return error_from(errno);
-  const int flags = (mode == access::read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC;
+  const bool direct = how == transfer::direct;
+  const int flags = (mode == access::read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | (direct ? O_DIRECT : 0);
   // Without O_NONBLOCK, opening a FIFO by mistake would hang; with it, an io_uring may say EAGAIN instead of waiting.
   descriptor file(::open(path.c_str(), flags | O_NONBLOCK));
-  if (!file || ::fcntl(file.number(), F_SETFL, flags) != 0) return error_from(errno);
+  if (!file || ::fcntl(file.number(), F_SETFL, flags) != 0) {
+    return error_from(direct && errno == EINVAL ? EOPNOTSUPP : errno);
+  }
   return file;
 }
+
+result<direct_alignment> direct_alignment_of(int file) {
+  if (fault::fires(call::stat)) return error_from(errno);
+#ifdef STATX_DIOALIGN
+  struct statx status {};
+  if (::statx(file, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) == 0 && (status.stx_mask & STATX_DIOALIGN) != 0) {
+    if (status.stx_dio_offset_align == 0) return error_from(EOPNOTSUPP);
+    return direct_alignment{.memory = std::max(status.stx_dio_mem_align, 1U), .offset = status.stx_dio_offset_align};
+  }
+#endif
+  // A kernel or file system that does not say. Its blocks are no larger, or it could not map their pages.
+  return direct_alignment{.memory = page_size, .offset = page_size};
+}
+
+void expect_random_reads(int file) { static_cast<void>(::posix_fadvise(file, 0, 0, POSIX_FADV_RANDOM)); }
 
 result<descriptor> open_nameless_file(const std::string& directory, bytes size) {
   if (fault::fires(call::open)) return error_from(errno);

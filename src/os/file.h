@@ -34,8 +34,21 @@ class descriptor {
 
 enum class access : std::uint8_t { read_only, read_write };
 
-// Opens an existing file; close-on-exec. errno's errors.
-result<descriptor> open_file(const std::string& path, access mode);
+// Through the system's page cache, or past it, straight between memory and the disk.
+enum class transfer : std::uint8_t { buffered, direct };
+
+// Opens an existing file; close-on-exec. errno's errors; EOPNOTSUPP if its file system transfers nothing directly.
+result<descriptor> open_file(const std::string& path, access mode, transfer how = transfer::buffered);
+
+// What addresses, and offsets and lengths, of direct transfers are multiples of: powers of two.
+struct direct_alignment {
+  std::uint64_t memory;
+  std::uint64_t offset;
+};
+// EOPNOTSUPP if nothing of this file can be transferred directly.
+result<direct_alignment> direct_alignment_of(int file);
+// Buffered reads of the file read no more than they are asked for.
+void expect_random_reads(int file);
 // A new, empty, nameless file in the directory, gone when closed.
 result<descriptor> open_nameless_file(const std::string& directory, bytes size);
 
