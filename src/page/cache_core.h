@@ -6,6 +6,7 @@
 
 #include <larder/page_cache.h>
 
+#include "base/check.h"
 #include "base/registry.h"
 #include "budget/account.h"
 #include "page/eviction.h"
@@ -151,13 +152,16 @@ class cache_core final : budget::describer {
   void leave_frame_waiters(frame_waiter& self);
   void wake_frame_waiter();
   void note_evictable();
+  void tell_of_evictable();
 
-  // A page that is pinned and valid was hit; `before` is a recent state of it.
+  // A page that is pinned and valid, or was when it was read, was hit; `before` is a recent state of it.
   void note_hit(frame& page, state_word before) {
     // Only hits that add a mark write one.
-    if ((before & marks_counted_) != marks_full_) mark_hit(page, before);
+    if ((before & marks_counted_) != marks_full_) [[unlikely]]
+      mark_hit(page, before);
   }
   void mark_hit(frame& page, state_word before);
+  void unpin_in_vain(frame& page);
   static void begin_generation(frame& page);
   frame* link_or_find(file& owner, std::uint64_t number, frame*& spare);
 
@@ -241,6 +245,36 @@ class cache_core final : budget::describer {
 
   std::unique_ptr<base::registration> registered_;  // last: destroyed first
 };
+
+// Something may be evicted, or taken, that could not be before. One load when nobody cares.
+inline void cache_core::note_evictable() {
+  // Partner: the waiter's entry, before it looks once more.
+  if (attention_.load() != 0) [[unlikely]]
+    tell_of_evictable();
+}
+
+inline void cache_core::unpin(frame& page) {
+  // Sequentially consistent, against note_evictable's look for waiters; as a release, it ends the use of the bytes
+  // before an eviction's acquire.
+  const state_word before = page.state.fetch_sub(one_pin);
+  LARDER_ASSERT((before & pins_mask) != 0, "page cache \"%s\": unpin of a page that is not pinned", name_.c_str());
+  if ((before & pins_mask) == one_pin) [[likely]]
+    note_evictable();
+}
+
+[[gnu::always_inline]] inline frame* cache_core::try_pin(const file& owner, std::uint64_t number) {
+  const page_table::found at = table_.find_and_pin(owner, number);
+  if (at.page == nullptr) [[unlikely]] {
+    if (at.undo != nullptr) unpin_in_vain(*at.undo);
+    return nullptr;
+  }
+  if ((at.before & valid) == 0) [[unlikely]] {
+    unpin_in_vain(*at.page);
+    return nullptr;
+  }
+  note_hit(*at.page, at.before);
+  return at.page;
+}
 
 struct cache_core::scan_result {
   frame* clean = nullptr;     // evicted: the caller's

@@ -110,19 +110,14 @@ bytes cached_file::page_size() const { return {file_.page_length()}; }
 
 page_ref cached_file::try_pin(std::uint64_t page_number, pin_admission& admission) {
   LARDER_CHECK(admission.available() > 0, "page cache: more pages are pinned than the %u admitted", admission.pages());
-  if (page_number >= file_.pages()) return {};
+  if (page_number >= file_.pages()) [[unlikely]]
+    return {};
   page::frame* frame = file_.core.try_pin(file_, page_number);
-  if (frame == nullptr) return {};
+  if (frame == nullptr) [[unlikely]]
+    return {};
   ++admission.pinned_;
   ++admission.hits_;
   return {admission, *frame, file_.core.data_of(*frame), file_.bytes_in_page(page_number), false};
-}
-
-bool cached_file::try_read(std::uint64_t offset, std::span<std::byte> into) {
-  const auto first = static_cast<std::size_t>(offset & (file_.page_length() - 1));
-  if (into.size() > file_.page_length() - first || !is_within(file_, offset, into.size())) return false;
-  if (file_.core.hears_of_hits()) return false;  // a page that is not held cannot be told of
-  return file_.core.try_read(file_, file_.page_of(offset), first, into);
 }
 
 result<page_ref> cached_file::pin(std::uint64_t page_number, access intent, pin_admission& admission) {

@@ -43,7 +43,7 @@ struct file {
   std::uint64_t pages_touched(std::uint64_t offset, std::uint64_t length) const {
     return length == 0 ? 0 : page_of(offset + length - 1) - page_of(offset) + 1;
   }
-  std::uint64_t pages() const { return pages_touched(0, size); }
+  std::uint64_t pages() const { return page_count; }
   // How many bytes of a page are in the file: all but in the last.
   std::size_t bytes_in_page(std::uint64_t number) const {
     return static_cast<std::size_t>(std::min<std::uint64_t>(page_length(), size - offset_of(number)));
@@ -61,6 +61,7 @@ struct file {
   backing& source;
   const std::uint64_t size;
   const std::uint32_t page_shift;
+  const std::uint64_t page_count = pages_touched(0, size);
   const std::uint64_t salt;  // sets this file's pages apart from another's in the hash table
 
   base::atomic<std::uint32_t> references{1};

@@ -178,9 +178,8 @@ void cache_core::wake_frame_waiter() {
   oldest->owner->unpark();
 }
 
-// Something may be evicted, or taken, that could not be before. One load when nobody cares.
-void cache_core::note_evictable() {
-  const std::uint32_t wanted = attention_.load();  // partner: the waiter's entry, before it looks once more
+void cache_core::tell_of_evictable() {
+  const std::uint32_t wanted = attention_.load();
   if (wanted == 0) return;
   if ((wanted & reclaim_missed) != 0) {
     attention_.fetch_and(~reclaim_missed);

@@ -53,19 +53,43 @@ void cache_core::begin_generation(frame& page) {
   order_before_stores();
 }
 
-bool cache_core::try_read(const file& owner, std::uint64_t number, std::size_t first, std::span<std::byte> into) {
+[[gnu::always_inline]] inline bool cache_core::try_read(const file& owner, std::uint64_t number, std::size_t first,
+                                                        std::span<std::byte> into) {
   frame* at = table_.look_up(owner, number);
-  if (at == nullptr) return false;
+  if (at == nullptr) [[unlikely]]
+    return false;
   const std::uint64_t generation = at->generation.load(base::memory_order_acquire);
   const state_word seen = at->state.load(base::memory_order_acquire);
-  if ((seen & valid) == 0 || !page_table::holds(*at, owner, number)) return false;
+  if ((seen & valid) == 0) [[unlikely]]
+    return false;
+  if (!page_table::holds(*at, owner, number)) [[unlikely]]
+    return false;
   copy_unwatched(into.data(), arena_.data_of(*at) + first, into.size());
   order_loads_before();
   const bool moved_on = at->generation.load(base::memory_order_relaxed) != generation;
-  if (moved_on && !base::is_mutant(base::mutant::read_not_validated)) return false;
+  if (moved_on && !base::is_mutant(base::mutant::read_not_validated)) [[unlikely]]
+    return false;
   // The frame may be another page's by now, which then has a mark too many.
-  if ((seen & marks_counted_) != marks_full_) mark_hit(*at, seen);
+  note_hit(*at, seen);
   return true;
 }
 
 }  // namespace larder::page
+
+namespace larder {
+
+// Here, so that the two are one.
+bool cached_file::try_read(std::uint64_t offset, std::span<std::byte> into) {
+  const auto first = static_cast<std::size_t>(offset & (file_.page_length() - 1));
+  if (into.size() > file_.page_length() - first) [[unlikely]]
+    return false;
+  if (offset > file_.size) [[unlikely]]
+    return false;
+  if (into.size() > file_.size - offset) [[unlikely]]
+    return false;
+  if (file_.core.hears_of_hits()) [[unlikely]]
+    return false;  // a page that is not held cannot be told of
+  return file_.core.try_read(file_, file_.page_of(offset), first, into);
+}
+
+}  // namespace larder

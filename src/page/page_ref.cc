@@ -47,7 +47,8 @@ void page_ref::mark_dirty() {
 
 void page_ref::unpin() {
   page::cache_core& core = *admission_->core_;
-  if (fresh_) core.give_up_filling(*frame_);
+  if (fresh_) [[unlikely]]
+    core.give_up_filling(*frame_);
   // A write-back may have begun between mark_dirty and the last change.
   if (dirtied_ && (frame_->state.load(base::memory_order_relaxed) & page::dirty) == 0) core.mark_dirty(*frame_);
   core.unpin(*std::exchange(frame_, nullptr));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Why a look-up without a lock is right. A frame's key changes only while its state is `unused`, and it becomes
-// `unused` only from a state without pins. find_and_pin adds a pin and looks at the state it added it to:
+// Why a look-up without a lock (page_table.h) is right. A frame's key changes only while its state is `unused`, and it
+// becomes `unused` only from a state without pins. find_and_pin adds a pin and looks at the state it added it to:
 //
 //   not unused   the frame holds some page, and holds it as long as the pin lasts. The addition is an acquire, and
 //   reads
@@ -46,17 +46,9 @@ page_table::~page_table() {
   if (buckets_ != nullptr) os::unmap(buckets_, bytes{sizeof(frame_index)} * buckets_count_);
 }
 
-page_table::found page_table::find_and_pin(const file& owner, std::uint64_t number) const {
-  frame* at = look_up(owner, number);
-  if (at == nullptr) return {};
-  const state_word before = at->state.fetch_add(one_pin, base::memory_order_acquire);
-  if ((before & unused) == 0 && holds(*at, owner, number)) return {.page = at, .before = before};
-  return {.undo = at};
-}
-
-frame* page_table::look_up(const file& owner, std::uint64_t number) const {
-  frame_index index = buckets_[bucket_of(owner, number)].load(base::memory_order_acquire);
-  for (int step = 0; index != no_frame && step < steps_max; ++step) {
+frame* page_table::look_behind(const frame& first, const file& owner, std::uint64_t number) const {
+  frame_index index = first.next_in_bucket.load(base::memory_order_acquire);
+  for (int step = 1; index != no_frame && step < steps_max; ++step) {
     frame& at = arena_.at(index);
     if (holds(at, owner, number)) return &at;
     index = at.next_in_bucket.load(base::memory_order_acquire);

@@ -40,9 +40,11 @@ class page_table {
   }
   // A frame that held the page at some instant of the call, not pinned; null proves nothing.
   frame* look_up(const file& owner, std::uint64_t number) const;
-  // Relaxed: right while the frame is pinned, or as far as its generation says so.
+  // Relaxed: right while the frame is pinned, or as far as its generation says so. One branch for both.
   static bool holds(const frame& at, const file& owner, std::uint64_t number) {
-    return at.number.load(base::memory_order_relaxed) == number && at.owner.load(base::memory_order_relaxed) == &owner;
+    const auto address = [](const file* of) { return reinterpret_cast<std::uintptr_t>(of); };
+    return ((at.number.load(base::memory_order_relaxed) ^ number) |
+            (address(at.owner.load(base::memory_order_relaxed)) ^ address(&owner))) == 0;
   }
   // With the stripe's mutex held. `link` takes a frame whose key is set.
   frame* find(const file& owner, std::uint64_t number) const;
@@ -67,10 +69,36 @@ class page_table {
     return static_cast<std::uint32_t>((hash * buckets_count_) >> 32);
   }
 
+  // Goes on with a walk.
+  frame* look_behind(const frame& first, const file& owner, std::uint64_t number) const;
+
   const frame_arena& arena_;
   base::atomic<frame_index>* buckets_ = nullptr;  // each written under its stripe's mutex
   std::uint32_t buckets_count_ = 0;
   mutable std::array<stripe_lock, stripes_count> stripes_;
 };
+
+// In the header, as the rest of a hit's path, which has no call in it where a page is the first of its bucket.
+inline frame* page_table::look_up(const file& owner, std::uint64_t number) const {
+  const frame_index index = buckets_[bucket_of(owner, number)].load(base::memory_order_acquire);
+  if (index == no_frame) [[unlikely]]
+    return nullptr;
+  frame& first = arena_.at(index);
+  if (!holds(first, owner, number)) [[unlikely]]
+    return look_behind(first, owner, number);
+  return &first;
+}
+
+inline page_table::found page_table::find_and_pin(const file& owner, std::uint64_t number) const {
+  frame* at = look_up(owner, number);
+  if (at == nullptr) [[unlikely]]
+    return {};
+  const state_word before = at->state.fetch_add(one_pin, base::memory_order_acquire);
+  if ((before & unused) != 0) [[unlikely]]
+    return {.undo = at};
+  if (!holds(*at, owner, number)) [[unlikely]]
+    return {.undo = at};
+  return {.page = at, .before = before};
+}
 
 }  // namespace larder::page

@@ -15,19 +15,8 @@
 
 namespace larder::page {
 
-frame* cache_core::try_pin(const file& owner, std::uint64_t number) {
-  const page_table::found at = table_.find_and_pin(owner, number);
-  if (at.page == nullptr) {
-    if (at.undo != nullptr) unpin(*at.undo);
-    return nullptr;
-  }
-  if ((at.before & valid) == 0) {
-    unpin(*at.page);
-    return nullptr;
-  }
-  note_hit(*at.page, at.before);
-  return at.page;
-}
+// Out of line, so that a hit is short.
+void cache_core::unpin_in_vain(frame& page) { unpin(page); }
 
 // Two hits at once may set the same mark, and count as one.
 void cache_core::mark_hit(frame& page, state_word before) {
@@ -95,14 +84,6 @@ cache_core::pin_outcome cache_core::look_at(frame& page) {
     if ((seen & busy) != 0) return pin_outcome::being_filled;
     if (page.state.compare_exchange_weak(seen, seen | busy, base::memory_order_acquire)) return pin_outcome::to_fill;
   }
-}
-
-void cache_core::unpin(frame& page) {
-  // Sequentially consistent, against note_evictable's look for waiters; as a release, it ends the use of the bytes
-  // before an eviction's acquire.
-  const state_word before = page.state.fetch_sub(one_pin);
-  LARDER_ASSERT((before & pins_mask) != 0, "page cache \"%s\": unpin of a page that is not pinned", name_.c_str());
-  if ((before & pins_mask) == one_pin) note_evictable();
 }
 
 bool cache_core::publish(frame& page, bool as_dirty, bool ignore_stale, state_word marks) {
