@@ -72,10 +72,6 @@ struct memory_account {
   }
 };
 
-// The most that a reclaimer is asked for at once: between two such steps it is looked at whether the need and the time
-// are still there.
-inline constexpr bytes reclaim_chunk = 256_KiB;
-
 // A limit on memory that is never exceeded, in a tree: what is charged to a budget is charged to all above it, and
 // admitted only if it fits in each. Admission comes before the memory is taken, so `used() <= limit()` at every
 // instant, also while the limit changes.

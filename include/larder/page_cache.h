@@ -162,7 +162,7 @@ struct page_cache_stats {
 // Pages of files in memory, within a budget. Look-up of a page in memory takes no lock (but with the policy `lru`);
 // which page leaves is decided by the eviction policy. Dirty pages leave by being written, and in no other way.
 //
-// It grows while its budget has room, gives back when the budget asks (stage `pages`), and never gives back so much
+// It grows while its budget has room, gives back when the budget asks (clean pages first), and never gives back so much
 // that an admitted operation could not go on. Of several caches in a tree of budgets the one that holds most beyond its
 // guaranteed pages, by weight, gives back first. Any thread or task, but for creation and destruction.
 class LARDER_API page_cache {
