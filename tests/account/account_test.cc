@@ -101,7 +101,7 @@ TEST(AccountTest, HandlesPagesSpansAndWhatTheUserCharged) {
   auto disk = *memory_backing::create(1_MiB);
   auto pages = *page_cache::create("account", {.budget = &budget, .guaranteed_pages = 16, .limit = 512_KiB});
   auto file = *pages->open(*disk);
-  ASSERT_TRUE(file->load(0, 128_KiB));
+  ASSERT_TRUE(file->read_ahead(0, 128_KiB));
   const std::vector<std::byte> data(20 * page_size, std::byte{1});
   ASSERT_TRUE(file->write(0, data));
   now = budget.account();
