@@ -2,7 +2,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
-#include <random>
 
 #include <gtest/gtest.h>
 
@@ -18,10 +17,11 @@ constexpr std::uint64_t slowness = 8;  // of a build with a sanitizer
 constexpr std::uint64_t slowness = 1;
 #endif
 
+// The same in each run unless another is given: what fails, fails for a change.
 std::uint64_t first_seed() {
   static const std::uint64_t seed = [] {
     const char* given = std::getenv("LARDER_TEST_SEED");
-    return given != nullptr ? std::strtoull(given, nullptr, 10) : std::uint64_t{std::random_device{}()};
+    return given != nullptr ? std::strtoull(given, nullptr, 10) : std::uint64_t{1};
   }();
   return seed;
 }
