@@ -40,12 +40,19 @@ struct totals {
 
 // Plays `count` stories; stops at the first that fails.
 totals play(std::uint64_t first, std::uint64_t count, const std::function<outcome(std::uint64_t)>& story) {
+  // A story that fails leaves what the whole process shares as it stood.
+  static bool failed = false;
   totals all;
+  if (failed) {
+    ADD_FAILURE() << "an earlier story of this process has failed";
+    return all;
+  }
   for (std::uint64_t seed = first; all.stories < std::max<std::uint64_t>(count / slowness, 1); ++seed) {
     const outcome result = story(seed);
     if (!result.failure.empty()) {
       ADD_FAILURE() << "the last events:\n"
                     << result.report << "it failed: " << result.failure << "\nreplay with LARDER_TEST_SEED=" << seed;
+      failed = true;
       break;
     }
     ++all.stories;

@@ -75,6 +75,7 @@ class stage {
   std::vector<std::unique_ptr<staged_file>>& files() { return files_; }
   std::uint64_t extra_bytes() const { return settings.extra_pages * settings.page_length; }
   std::uint64_t units_in_page() const { return settings.page_length / unit_size; }
+  bytes highest_limit() const { return highest_limit_; }
   outcome result_of();
 
   // Runs the whole: `director` is the first actor. What failed is never destroyed.
@@ -84,6 +85,7 @@ class stage {
   std::uint64_t next_stamp() { return ++stamps_; }
 
   std::unique_ptr<world> world_;
+  bytes highest_limit_;
   std::unique_ptr<memory_budget> budget_;
   std::vector<std::unique_ptr<page_cache>> caches_;
   std::vector<std::unique_ptr<staged_file>> files_;

@@ -39,7 +39,9 @@ class cast {
   void hoard();
   void trouble();
   void fail_writes();
+  void change_limit();
   void look();
+  void look_at_limit();
   void keep();
   staged_file& any_file() { return *stage_.files()[random().below(stage_.files().size())]; }
   std::pair<std::uint64_t, std::uint64_t> any_units(staged_file& at);
@@ -88,6 +90,7 @@ void cast::use_files() {
     } else {
       stage_.load(at, first, count);
     }
+    if (stage_.settings.limit_changes) look_at_limit();
     stage_.pause();
   }
 }
@@ -167,7 +170,7 @@ void cast::charge_memory() {
     bool charged = false;
     if (how == 0) {
       const doing noted("charge too much");
-      const auto done = budget.charge(budget.limit() + 1_B);
+      const auto done = budget.charge(stage_.highest_limit() + 1_B);
       whole().require(!done && done.error() == error_from(ENOMEM), "a charge above the limit did not fail at once");
     } else if (how == 1) {
       const doing noted("reclaim");
@@ -311,6 +314,20 @@ void cast::fail_writes() {
   whole().trace("writes succeed again");
 }
 
+// What the others wait for without a deadline fits into the lowest of these limits.
+void cast::change_limit() {
+  const doing noted("change the limit");
+  while (others_act()) {
+    whole().sleep(microseconds(random().between(100, 4000)));
+    const bytes wanted = stage_.highest_limit() - bytes{random().below(stage_.extra_bytes() / 2 + 1)};
+    whole().require(bool{stage_.budget().set_limit(wanted)}, "a limit was refused");
+    whole().require(stage_.budget().wanted_limit() == wanted, "the limit is another than was set");
+    whole().trace("limit: wanted, holds, used", wanted.count, stage_.budget().limit().count,
+                  stage_.budget().used().count);
+  }
+  whole().require(bool{stage_.budget().set_limit(stage_.highest_limit())}, "the highest limit was refused");
+}
+
 // Looks at figures while others work, and at what a power cut would leave.
 void cast::look() {
   unsigned cuts = stage_.settings.power_cuts;
@@ -321,11 +338,22 @@ void cast::look() {
       whole().require(figures.pins_admitted <= figures.pages_owned, "more pins are admitted than pages owned");
       whole().require(figures.pages_owned >= stage_.settings.guaranteed_pages, "a guaranteed page was given back");
     }
+    look_at_limit();
+    (void)stage_.budget().account();
     if (cuts > 0) {
       --cuts;
       stage_.cut_power(random().one_in(3));
     }
   }
+}
+
+void cast::look_at_limit() {
+  actor& self = *world::actor_of_now();
+  self.calm = true;  // both figures are of one moment
+  const bytes used = stage_.budget().used();
+  const bytes limit = stage_.budget().limit();
+  self.calm = false;
+  whole().require(used <= limit, "more is used than the limit allows");
 }
 
 void cast::keep() {
@@ -359,6 +387,7 @@ void cast::play_all() {
     add("object user ", chosen.object_users, [this, &things] { use_objects(*things); });
     if (chosen.troubled) parts.emplace_back("trouble", [this] { trouble(); });
     if (chosen.writes_fail_us > 0 && round == 0) parts.emplace_back("breaker", [this] { fail_writes(); });
+    if (chosen.limit_changes) parts.emplace_back("limit changer", [this] { change_limit(); });
     parts.emplace_back("observer", [this] { look(); });
     if (chosen.object_users > 0) parts.emplace_back("keeper", [this] { keep(); });
     stage_.play(std::move(parts));
@@ -393,6 +422,7 @@ story_settings settings_of(std::uint64_t seed) {
     made.extra_pages += 40;
   }
   made.power_cuts = static_cast<unsigned>(random.one_in(2) ? random.between(1, 8) : 0);
+  made.limit_changes = random.one_in(3);
   made.troubled = random.one_in(2);
   made.user_reserve = random.one_in(4);
   if (random.one_in(5)) made.page_length = page_size << random.between(1, 2);

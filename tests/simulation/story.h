@@ -34,6 +34,7 @@ struct story_settings {
   unsigned object_users = 0;
   unsigned hoarders = 0;
   unsigned power_cuts = 0;
+  bool limit_changes = false;
   std::uint64_t writes_fail_us = 0;  // from the beginning, for so long, no write succeeds
   bytes limit{};                     // of the budget; nothing: what the caches need, and `extra_pages`
   bool troubled = false;             // the disks are worse for a while, now and then

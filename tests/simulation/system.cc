@@ -25,7 +25,9 @@ mutant active_mutant = mutant::none;
 namespace schedule {
 
 void point(const void* object, access how) {
-  if (world::actor_of_now() != nullptr) world::of_now()->point(object, how);
+  if (world::actor_of_now() != nullptr) return world::of_now()->point(object, how);
+  LARDER_CHECK(how != access::lock || !*static_cast<const bool*>(object),
+               "a lock that an actor holds is taken by none");
 }
 const void* load(const void* object) {
   point(object, access::load);
