@@ -28,7 +28,7 @@ class cache_core final : budget::describer {
  public:
   static result<std::unique_ptr<cache_core>> create(std::string_view name, const page_cache::options& chosen);
   static bytes least_memory(const page_cache::options& chosen);
-  ~cache_core();
+  ~cache_core() override;
 
   // --- Admission (admission.cc)
   result<pin_admission> admit(std::uint32_t pages_min, std::uint32_t pages_max, time_point deadline);
