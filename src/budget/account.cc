@@ -28,6 +28,8 @@ describers& the_describers() {
 
 }  // namespace
 
+void budget::prepare_accounts() { the_describers(); }
+
 void budget::add_describer(describer& one, memory_budget& charged) {
   describers& known = the_describers();
   const base::lock locked(known.guard);

@@ -24,6 +24,9 @@ class describer : public base::list_link<> {
   const memory_budget* charged_ = nullptr;
 };
 
+// Makes the list, with no lock held. Called with the first budget, so that nobody makes it who holds the registry's
+// lock: its place among those that take part in forks is taken under theirs, which a fork takes before the registry's.
+void prepare_accounts();
 // With no ranked lock held. `charged` outlives it. Once removed, it is not being called and never will be again.
 void add_describer(describer& one, memory_budget& charged);
 void remove_describer(describer& one);

@@ -18,6 +18,7 @@
 
 #include "base/check.h"
 #include "base/mutant.h"
+#include "budget/account.h"
 #include "budget/reclaim.h"
 #include "budget/tree.h"
 #include "os/clock.h"
@@ -268,7 +269,10 @@ void budget_ticket::check_none_fits(budget::tree& tree) {
   }
 }
 
-budget::tree::tree() : os::fork_participant(base::lock_rank::budget) { os::join_forks(*this); }
+budget::tree::tree() : os::fork_participant(base::lock_rank::budget) {
+  prepare_accounts();
+  os::join_forks(*this);
+}
 budget::tree::~tree() { os::leave_forks(*this); }
 
 void budget::tree::in_child() {
