@@ -239,7 +239,8 @@ result<void> cache_core::write_page(file& owner, std::uint64_t number) {
       page = table_.find(owner, number);
       if (page == nullptr) return {};
       begun = begin_write(*page, true);
-      if (!begun && (page->state.load() & (writing | held)) == 0) return {};
+      // Dirty again by now, if another's write has just failed: then it is this one's to write.
+      if (!begun && (page->state.load() & (dirty | writing | held)) == 0) return {};
     }
     if (begun) return write_back(*page);
     if (base::is_mutant(base::mutant::flush_of_begun_writes)) return {};
