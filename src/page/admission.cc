@@ -32,7 +32,7 @@ result<pin_admission> cache_core::admit(std::uint32_t pages_min, std::uint32_t p
     if (given == 0) given = grow_for(pages_min, pages_max);
     if (given != 0) return pin_admission(*this, given);
   }
-  admission_waiter self;
+  waiter self;
   self.owner = &os::parker::current();
   {
     const base::lock locked(waiters_guard_);
@@ -176,15 +176,15 @@ void cache_core::grow_with(bytes charged) {
   for (; grown > 0; --grown) note_evictable();
 }
 
-bool cache_core::is_front(const admission_waiter& self) const {
+bool cache_core::is_front(const waiter& self) const {
   const base::lock locked(waiters_guard_);
   return admission_waiters_.front() == &self;
 }
 
-void cache_core::leave_admissions(admission_waiter& self) {
+void cache_core::leave_admissions(waiter& self) {
   {
     const base::lock locked(waiters_guard_);
-    base::intrusive_list<admission_waiter>::remove(self);
+    base::intrusive_list<waiter>::remove(self);
     admissions_waiting_.fetch_sub(1);
   }
   wake_admission();
@@ -194,7 +194,7 @@ void cache_core::leave_admissions(admission_waiter& self) {
 void cache_core::wake_admission() {
   if (admissions_waiting_.load() == 0) return;  // partner: the increment in admit, before the waiter looks
   const base::lock locked(waiters_guard_);
-  if (admission_waiter* front = admission_waiters_.front(); front != nullptr) front->owner->unpark();
+  if (waiter* front = admission_waiters_.front(); front != nullptr) front->owner->unpark();
 }
 
 }  // namespace larder::page

@@ -90,10 +90,8 @@ cache_core::cache_core(std::string_view name, memory_budget& budget, std::uint32
     : name_(name), budget_(budget), floor_(floor) {}
 
 result<void> cache_core::build(std::uint32_t capacity, const page_cache::options& chosen) {
-  if (const auto reserved =
-          arena_.reserve(capacity, static_cast<std::uint32_t>(std::countr_zero(chosen.page_size.count)));
-      !reserved)
-    return reserved;
+  const auto page_shift = static_cast<std::uint32_t>(std::countr_zero(chosen.page_size.count));
+  if (const auto reserved = arena_.reserve(capacity, page_shift); !reserved) return reserved;
   if (const auto reserved = table_.reserve(capacity); !reserved) return reserved;
   auto queue = eviction::create(chosen.policy, arena_, capacity);
   if (!queue) return queue.error();

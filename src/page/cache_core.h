@@ -102,8 +102,6 @@ class cache_core final : budget::describer {
   void audit() const;
 
  private:
-  struct admission_waiter;
-  struct frame_waiter;
   struct scan_result;
   struct stage final : reclaimer {
     stage(cache_core& of, bool any) : core(of), any_page(any) {}
@@ -134,8 +132,8 @@ class cache_core final : budget::describer {
   bool may_ever_own(std::uint32_t pages) const;
   std::uint32_t lacking_for(std::uint32_t pages) const;
   bytes cost_of_growing(std::uint32_t pages) const;
-  bool is_front(const admission_waiter& self) const;
-  void leave_admissions(admission_waiter& self);
+  bool is_front(const waiter& self) const;
+  void leave_admissions(waiter& self);
   void wake_admission();
 
   frame* take_free();
@@ -145,11 +143,11 @@ class cache_core final : budget::describer {
   scan_result scan(bool retry_failed);
   bool evict(frame& page);
   result<frame*> obtain_frame();
-  frame* scan_clean();
+  frame* scan_clean(std::uint64_t looks);
   frame* surplus_frame(bool any_page);
   bool shrink_supply();
-  bool enter_frame_waiters(frame_waiter& self);
-  void leave_frame_waiters(frame_waiter& self);
+  bool enter_frame_waiters(waiter& self);
+  void leave_frame_waiters(waiter& self);
   void wake_frame_waiter();
   void note_evictable();
   void tell_of_evictable();
@@ -215,10 +213,10 @@ class cache_core final : budget::describer {
   frame_index free_head_ = no_frame;  // owned frames without a page, through queue_next; guarded by queue_guard_
   std::uint32_t free_count_ = 0;      // guarded by queue_guard_
 
-  // Guards the two queues of waiters; nested in nothing.
+  // Guards the two queues of waiters, for credits and for something to become evictable; nested in nothing.
   mutable base::mutex waiters_guard_{base::lock_rank::page_wait};
-  base::intrusive_list<admission_waiter> admission_waiters_;  // guarded by waiters_guard_
-  base::intrusive_list<frame_waiter> frame_waiters_;          // guarded by waiters_guard_
+  base::intrusive_list<waiter> admission_waiters_;  // guarded by waiters_guard_
+  base::intrusive_list<waiter> frame_waiters_;      // guarded by waiters_guard_
 
   // Read by every unpin, so on a line that is seldom written: the frame waiters' number and reclaim_missed.
   alignas(64) base::atomic<std::uint32_t> attention_{0};
@@ -279,15 +277,6 @@ inline void cache_core::unpin(frame& page) {
 struct cache_core::scan_result {
   frame* clean = nullptr;     // evicted: the caller's
   frame* to_write = nullptr;  // `writing` was begun on it
-};
-
-// Waits for something to become evictable. Guarded by waiters_guard_.
-struct cache_core::frame_waiter : base::list_link<> {
-  os::parker* owner = nullptr;
-};
-
-struct cache_core::admission_waiter : base::list_link<> {
-  os::parker* owner = nullptr;
 };
 
 }  // namespace larder::page

@@ -8,10 +8,10 @@
 
 #include "base/intrusive_list.h"
 #include "base/mutex.h"
-#include "os/parker.h"
 #include "page/frame.h"
 #include "page/group_commit.h"
 #include "page/read_ahead.h"
+#include "page/waiter.h"
 
 namespace larder::page {
 
@@ -23,11 +23,6 @@ struct discard_in_progress : base::list_link<> {
 
   const std::uint64_t first;
   const std::uint64_t last;
-};
-
-// Waits for the end of any discard. Guarded by the file's mutex.
-struct discard_waiter : base::list_link<> {
-  os::parker* owner = nullptr;
 };
 
 // A backing that is open in a cache. It lives until its cached_file is destroyed and the last write-back that met it
@@ -72,8 +67,8 @@ struct file {
   frame_index dirty_head = no_frame;
   frame_index dirty_tail = no_frame;
   std::uint32_t dirty_count = 0;
-  base::intrusive_list<discard_in_progress> discards;    // guarded by `guard`
-  base::intrusive_list<discard_waiter> discard_waiters;  // guarded by `guard`
+  base::intrusive_list<discard_in_progress> discards;  // guarded by `guard`
+  base::intrusive_list<waiter> discard_waiters;        // for the end of any; guarded by `guard`
 
   read_ahead_streams streams;  // guarded by `guard`
 

@@ -117,7 +117,7 @@ void cache_core::put_free(frame& unneeded) {
 
 // A frame for who has an unused credit.
 result<frame*> cache_core::obtain_frame() {
-  frame_waiter self;
+  waiter self;
   std::error_code error;  // of a write-back: from then on, pages that cannot be written are passed over
   frame* obtained = nullptr;
   time_point since{};
@@ -149,7 +149,7 @@ result<frame*> cache_core::obtain_frame() {
 }
 
 // False if it is there already.
-bool cache_core::enter_frame_waiters(frame_waiter& self) {
+bool cache_core::enter_frame_waiters(waiter& self) {
   self.owner = &os::parker::current();
   const base::lock locked(waiters_guard_);
   if (self.linked()) return false;
@@ -158,12 +158,12 @@ bool cache_core::enter_frame_waiters(frame_waiter& self) {
   return true;
 }
 
-void cache_core::leave_frame_waiters(frame_waiter& self) {
+void cache_core::leave_frame_waiters(waiter& self) {
   if (self.owner == nullptr) return;  // never entered
   {
     const base::lock locked(waiters_guard_);
     if (self.linked()) {
-      base::intrusive_list<frame_waiter>::remove(self);
+      base::intrusive_list<waiter>::remove(self);
       attention_.fetch_sub(1);
     }
   }
@@ -172,7 +172,7 @@ void cache_core::leave_frame_waiters(frame_waiter& self) {
 
 void cache_core::wake_frame_waiter() {
   const base::lock locked(waiters_guard_);
-  frame_waiter* oldest = frame_waiters_.pop_front();
+  waiter* oldest = frame_waiters_.pop_front();
   if (oldest == nullptr) return;
   attention_.fetch_sub(1);
   oldest->owner->unpark();
@@ -198,10 +198,10 @@ bool cache_core::shrink_supply() {
   return true;
 }
 
-// Looks at every page once at most: one that is clean and may go without another look, or null.
-frame* cache_core::scan_clean() {
+// Looks so often at a page: one that is clean and may go without another look, or null.
+frame* cache_core::scan_clean(std::uint64_t looks) {
   queue_->begin();
-  for (std::uint64_t steps = queue_->size(); steps > 0; --steps) {
+  for (; looks > 0; --looks) {
     frame* at = queue_->advance();
     if (at != nullptr && evict(*at)) return at;
   }
@@ -215,7 +215,7 @@ frame* cache_core::surplus_frame(bool any_page) {
     {
       const base::lock locked(queue_guard_);
       if (frame* free = take_free(); free != nullptr) return free;
-      if (!any_page) return scan_clean();
+      if (!any_page) return scan_clean(queue_->size());  // each once
       found = scan(!write_failed);
     }
     if (found.clean != nullptr || found.to_write == nullptr) return found.clean;

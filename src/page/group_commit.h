@@ -6,9 +6,8 @@
 
 #include <larder/result.h>
 
-#include "base/intrusive_list.h"
 #include "base/mutex.h"
-#include "os/parker.h"
+#include "page/waiter.h"
 
 namespace larder::page {
 
@@ -20,10 +19,6 @@ class group_commit {
   result<void> run(const std::function<result<void>()>& action);
 
  private:
-  struct waiter : base::list_link<> {
-    os::parker* owner = nullptr;
-  };
-
   base::mutex guard_{base::lock_rank::page_file};
   bool running_ = false;     // guarded by guard_, as everything below
   std::uint64_t begun_ = 0;  // runs begun

@@ -17,20 +17,13 @@
 
 #include "base/check.h"
 #include "base/mutant.h"
+#include "base/sanitizers.h"
 #include "page/cache_core.h"
-
-#if defined(__SANITIZE_THREAD__)
-#define LARDER_IS_WATCHED 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define LARDER_IS_WATCHED 1
-#endif
-#endif
 
 namespace larder::page {
 namespace {
 
-#ifdef LARDER_IS_WATCHED
+#ifdef LARDER_THREAD_SANITIZER
 // Not memcpy, whose calls are watched whoever makes them; volatile, so that it does not become one.
 __attribute__((noinline, no_sanitize("thread"))) void copy_unwatched(std::byte* into, const std::byte* from,
                                                                      std::size_t length) {

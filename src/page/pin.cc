@@ -24,13 +24,13 @@ void cache_core::mark_hit(frame& page, state_word before) {
     // This hit is to the page what a miss is to others: it is in its place by it. Relaxed, as all marks.
     const state_word seen = page.state.fetch_and(~read_ahead, base::memory_order_relaxed);
     if ((seen & read_ahead) != 0) read_ahead_hits_.fetch_add(1, base::memory_order_relaxed);
-    if (!queue_->told_of_hits()) return;
   }
   if (queue_->told_of_hits()) {
     const base::lock locked(queue_guard_);
     queue_->hit(page);  // it is in the queue: it is valid, so it was entered, and pinned
     return;
   }
+  if ((before & read_ahead) != 0) return;
   const state_word lowest = marks_full_ & ~(marks_full_ - 1);
   const state_word next = (((before & marks_full_) << 1) | lowest) & marks_full_;
   page.state.fetch_or(next, base::memory_order_relaxed);  // a mark publishes nothing

@@ -133,7 +133,7 @@ void cache_core::end_discard(file& owner, discard_in_progress& made, bool succee
   }
   within([&](std::uint64_t number) { allow_writing(owner, number); });
   const base::lock locked(owner.guard);
-  while (discard_waiter* next = owner.discard_waiters.pop_front()) next->owner->unpark();
+  while (waiter* next = owner.discard_waiters.pop_front()) next->owner->unpark();
 }
 
 // Makes a page that try_drop pinned clean, if the zeros that it has are the backing's as well, and unpins it.
@@ -176,7 +176,7 @@ void cache_core::wait_for_discards(file& owner, std::uint64_t first, std::uint64
 
 // With the file's mutex held, but while it parks.
 void cache_core::wait_for_discards(file& owner, base::unique_lock& locked, std::uint64_t first, std::uint64_t last) {
-  discard_waiter self;
+  waiter self;
   time_point since{};
   while (owner.is_discarding(first, last)) {
     self.owner = &os::parker::current();
@@ -188,7 +188,7 @@ void cache_core::wait_for_discards(file& owner, base::unique_lock& locked, std::
     }
     locked.lock();
   }
-  if (self.linked()) base::intrusive_list<discard_waiter>::remove(self);
+  if (self.linked()) base::intrusive_list<waiter>::remove(self);
 }
 
 bool cache_core::all_valid(const file& owner, std::uint64_t first, std::uint64_t last) const {

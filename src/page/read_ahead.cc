@@ -18,7 +18,7 @@ namespace larder::page {
 namespace {
 
 // Pages that a search for a clean one looks at.
-constexpr int cheap_looks_max = 16;
+constexpr std::uint64_t cheap_looks_max = 16;
 
 }  // namespace
 
@@ -88,13 +88,7 @@ frame* cache_core::cheap_frame() {
     const base::lock locked(queue_guard_);
     if (frame* free = take_free(); free != nullptr) return free;
     grown = grow();
-    if (grown == nullptr) {
-      queue_->begin();
-      for (int looks = 0; looks < cheap_looks_max; ++looks) {
-        if (frame* at = queue_->advance(); at != nullptr && evict(*at)) return at;
-      }
-      return nullptr;
-    }
+    if (grown == nullptr) return scan_clean(cheap_looks_max);
   }
   wake_admission();  // it adds a credit
   return grown;
