@@ -261,8 +261,8 @@ void memory_budget::audit() const {
     const auto& child = static_cast<const state&>(*node);
     if (child.parent == this) children_used += child.look().used.count;
   }
-  LARDER_CHECK(used().count >= children_used, "budget \"%s\": used %llu < %llu used by its children", name().c_str(),
-               static_cast<unsigned long long>(used().count), static_cast<unsigned long long>(children_used));
+  LARDER_CHECK(now_used.count >= children_used, "budget \"%s\": used %llu < %llu used by its children", name().c_str(),
+               static_cast<unsigned long long>(now_used.count), static_cast<unsigned long long>(children_used));
   LARDER_CHECK(tree.waiting == tree.queue.size() + tree.cuts, "budget \"%s\": %u waiters counted, %zu queued, %u cuts",
                name().c_str(), tree.waiting.load(), tree.queue.size(), tree.cuts);
   budget_ticket::check_none_fits(tree);

@@ -158,16 +158,23 @@ void budget_ticket::scan(budget::tree& tree) {
   }
 }
 
+// A cut begins, or ends.
+void memory_budget::state::set_cut(bool begins) {
+  const std::uint32_t one = begins ? 1 : -1U;
+  cut = begins;
+  // Sequentially consistent, before the scan looks for what is free. Partner: the look after each release.
+  tree->waiting.fetch_add(one);
+  blocked_here.fetch_add(one);
+  tree->cuts += one;
+}
+
 // Limits that are to come down take what is free before any ticket does.
 void budget_ticket::cut_limits(budget::tree& tree, std::uint64_t scan_number) {
   for (budget::budget_node* each = tree.nodes.front(); each != nullptr; each = tree.nodes.after(*each)) {
     auto& at = static_cast<memory_budget::state&>(*each);
     if (!at.cut) continue;
     if (at.lower_limit()) {
-      at.cut = false;
-      --at.blocked_here;
-      --tree.cuts;
-      --tree.waiting;
+      at.set_cut(false);
     } else {
       at.blocked_scan = scan_number;
     }
@@ -204,13 +211,7 @@ result<void> memory_budget::set_limit(bytes wanted) {
   if (wanted > holds) at.raise_limit(wanted - holds);
   const bool late = base::is_mutant(base::mutant::cut_before_enter);
   const bool cut = wanted < holds && !(late && at.lower_limit());
-  if (cut != at.cut) {
-    at.cut = cut;
-    // Sequentially consistent, before the scan looks for what is free. Partner: the look after each release.
-    tree.waiting.fetch_add(cut ? 1 : -1U);
-    at.blocked_here.fetch_add(cut ? 1 : -1U);
-    tree.cuts += cut ? 1 : -1U;
-  }
+  if (cut != at.cut) at.set_cut(cut);
   budget_ticket::refuse_hopeless(tree);
   if (!late) budget_ticket::scan(tree);
   tree.hopeful = true;

@@ -84,6 +84,7 @@ struct memory_budget::state : budget::budget_node {
   // Takes away what is free, up to what the limit has still to come down by. True if it is down.
   bool lower_limit();
   bytes to_come_down() const;
+  void set_cut(bool begins);
 
   const std::string name;
   const bytes reserve;
