@@ -29,15 +29,6 @@ Examples:
 
 Look at what is served:  nbdinfo --list 'nbd+unix://?socket=larder.sock')";
 
-bytes parse_memory(const std::string& text) {
-  const auto amount = parse_bytes(text);
-  if (amount) return *amount;
-  throw bad_start(fmt::format("--memory {}: {}", text,
-                              amount.error() == error_from(ERANGE)
-                                  ? "more than there can be; give at most a few hundred T"
-                                  : "not a size; give a number of bytes, or one with K, M or G, such as 16M"));
-}
-
 void check_names(const std::vector<serve_options::image>& images) {
   std::set<std::string> seen;
   for (const auto& image : images) {
@@ -66,6 +57,15 @@ serve_options::image parse_export(const std::string& text) {
         fmt::format("--export: a name of {} bytes; it can have 1 to {}", image.name.size(), nbd::name_most));
   }
   return image;
+}
+
+bytes parse_size(const char* option, const std::string& text) {
+  const auto amount = parse_bytes(text);
+  if (amount) return *amount;
+  throw bad_start(fmt::format("{} {}: {}", option, text,
+                              amount.error() == error_from(ERANGE)
+                                  ? "more than there can be; give at most a few hundred T"
+                                  : "not a size; give a number of bytes, or one with K, M or G, such as 16M"));
 }
 
 serve_options::tcp_address parse_address(const std::string& text) {
@@ -144,7 +144,7 @@ std::optional<command> read_command_line(int count, const char* const* words) {
   }
   if (replay->parsed()) return replay::understand(replay_words);
 
-  chosen.memory = parse_memory(memory);
+  chosen.memory = parse_size("--memory", memory);
   if (workers < 1 || workers > workers_most) {
     throw bad_start(fmt::format("--workers {}: a number from 1 to {}", workers, workers_most));
   }

@@ -40,6 +40,7 @@ using command = std::variant<serve_options, replay::replay_options>;
 std::optional<command> read_command_line(int count, const char* const* words);
 
 // The pieces, each throwing bad_start.
+bytes parse_size(const char* option, const std::string& text);      // what `option` gives: 600K, 16M, a number
 serve_options::image parse_export(const std::string& text);         // NAME=PATH[,ro]
 serve_options::tcp_address parse_address(const std::string& text);  // HOST:PORT, [V6]:PORT or :PORT
 

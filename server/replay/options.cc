@@ -9,6 +9,7 @@
 
 #include <larder/memory_budget.h>
 
+#include "server/options.h"
 #include "server/service.h"
 
 namespace larder::server::replay {
@@ -28,15 +29,6 @@ Examples:
   zcat disk.csv.gz | larder replay - --sizes 16M,64M --json)";
 
 constexpr std::size_t sizes_most = 64;
-
-bytes parse_size(const char* option, const std::string& text) {
-  const auto amount = parse_bytes(text);
-  if (amount) return *amount;
-  throw bad_start(fmt::format("{} {}: {}", option, text,
-                              amount.error() == error_from(ERANGE)
-                                  ? "more than there can be; give at most a few hundred T"
-                                  : "not a size; give a number of bytes, or one with K, M or G, such as 16M"));
-}
 
 std::vector<bytes> parse_sizes(const std::string& text) {
   std::vector<bytes> sizes;

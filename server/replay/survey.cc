@@ -74,19 +74,18 @@ bool survey::discard(std::uint64_t offset, std::uint64_t length) {
 void survey::drop(std::uint64_t first, std::uint64_t end) {
   const std::uint64_t first_group = first / pages_in_group;
   const std::uint64_t end_group = (end + pages_in_group - 1) / pages_in_group;
+  const auto drop_from = [&](std::uint64_t number, group& each) {
+    const std::uint64_t start = number * pages_in_group;
+    drop_in(each, std::max(first, start) - start, std::min(end, start + pages_in_group) - start);
+  };
   if (end_group - first_group > groups_.size()) {
     for (auto& [number, each] : groups_) {
-      if (number < first_group || number >= end_group) continue;
-      const std::uint64_t start = number * pages_in_group;
-      drop_in(each, std::max(first, start) - start, std::min(end, start + pages_in_group) - start);
+      if (first_group <= number && number < end_group) drop_from(number, each);
     }
     return;
   }
   for (std::uint64_t number = first_group; number < end_group; ++number) {
-    const auto found = groups_.find(number);
-    if (found == groups_.end()) continue;
-    const std::uint64_t start = number * pages_in_group;
-    drop_in(found->second, std::max(first, start) - start, std::min(end, start + pages_in_group) - start);
+    if (const auto found = groups_.find(number); found != groups_.end()) drop_from(number, found->second);
   }
 }
 

@@ -15,14 +15,14 @@
 
 #include "base/check.h"
 #include "os/memory.h"
+#include "server/nbd/window.h"
 #include "server/service.h"
 
 namespace larder::server::replay {
 namespace {
 
-// Pages pinned at once: the server's window. Of a small cache no more than an eighth, or the pins would decide which
-// pages stay.
-constexpr std::uint32_t window_pages_most = 32;
+// Of a small cache no more than an eighth is pinned at once, of others the server's window, or the pins would decide
+// which pages stay.
 constexpr std::uint32_t window_share = 8;
 
 page_cache::options options_for(memory_budget& budget, const cache_choice& choice) {
@@ -55,6 +55,10 @@ bytes least_limit_for(std::uint32_t pages, eviction_policy policy, bytes page) {
   }
 }
 
+void must(const result<void>& done, const char* what) {
+  LARDER_CHECK(done, "replay: %s failed: %s", what, done.error().message().c_str());
+}
+
 }  // namespace
 
 double outcome::hit_ratio() const {
@@ -85,7 +89,7 @@ trial::trial(const cache_choice& chosen) : page_(chosen.page), budget_("replay",
   if (!file) throw bad_start(fmt::format("{} of memory: {}", format_bytes(chosen.memory), file.error().message()));
   file_ = std::move(*file);
   const std::uint64_t pages = chosen.memory / page_;
-  window_pages_ = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(pages / window_share, 1, window_pages_most));
+  window_pages_ = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(pages / window_share, 1, nbd::window_pages));
 }
 
 trial::~trial() {
@@ -98,44 +102,39 @@ void trial::apply(const request& next) {
       return read(next.offset, next.length);
     case operation::write:
       return write(next.offset, next.length);
-    case operation::discard: {
-      const auto done = file_->discard(next.offset, {next.length});
-      LARDER_CHECK(done, "replay: a discard failed: %s", done.error().message().c_str());
-      return;
-    }
-    case operation::flush: {
-      const auto done = file_->flush();
-      LARDER_CHECK(done, "replay: a flush failed: %s", done.error().message().c_str());
-      return;
-    }
+    case operation::discard:
+      return must(file_->discard(next.offset, {next.length}), "a discard");
+    case operation::flush:
+      return must(file_->flush(), "a flush");
   }
+}
+
+pin_admission trial::admit() {
+  auto admitted = cache_->admit(1, window_pages_);
+  LARDER_CHECK(admitted, "replay: no pages can be pinned: %s", admitted.error().message().c_str());
+  return *std::move(admitted);
 }
 
 void trial::read(std::uint64_t offset, std::uint64_t length) {
   if (length == 0) return;
-  auto admitted = cache_->admit(1, window_pages_);
-  LARDER_CHECK(admitted, "replay: no pages can be pinned: %s", admitted.error().message().c_str());
-  const auto done = file_->read_ahead(offset, {length}, &*admitted);
-  LARDER_CHECK(done, "replay: a read failed: %s", done.error().message().c_str());
+  pin_admission admission = admit();
+  must(file_->read_ahead(offset, {length}, &admission), "a read");
 }
 
 void trial::write(std::uint64_t offset, std::uint64_t length) {
   if (length == 0) return;
-  auto admitted = cache_->admit(1, window_pages_);
-  LARDER_CHECK(admitted, "replay: no pages can be pinned: %s", admitted.error().message().c_str());
+  pin_admission admission = admit();
   const std::uint64_t end = offset + length;
   const std::uint64_t last_page = (end - 1) / page_.count;
-  std::array<page_ref, window_pages_most> pages;
+  std::array<page_ref, nbd::window_pages> pages;
   for (std::uint64_t first = offset / page_.count; first <= last_page;) {
     const auto count = static_cast<std::size_t>(
-        std::min<std::uint64_t>({last_page - first + 1, admitted->available(), window_pages_most}));
-    const auto pinned = file_->pin_range(first, std::span(pages.data(), count), access::overwrite, *admitted);
-    LARDER_CHECK(pinned, "replay: pages cannot be pinned: %s", pinned.error().message().c_str());
+        std::min<std::uint64_t>({last_page - first + 1, admission.available(), nbd::window_pages}));
+    must(file_->pin_range(first, std::span(pages.data(), count), access::overwrite, admission), "a pin");
     for (std::size_t i = 0; i < count; ++i) {
       const std::uint64_t start = (first + i) * page_.count;
       const std::uint64_t from = std::max(offset, start) - start;
-      const auto written = pages[i].written(from, std::min(end - start, page_.count));
-      LARDER_CHECK(written, "replay: a write failed: %s", written.error().message().c_str());
+      must(pages[i].written(from, std::min(end - start, page_.count)), "a write");
       pages[i].reset();
     }
     first += count;

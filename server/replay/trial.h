@@ -46,6 +46,7 @@ class trial {
   static bytes memory_for(std::uint64_t pages, eviction_policy policy, bytes page);
 
  private:
+  pin_admission admit();
   void read(std::uint64_t offset, std::uint64_t length);
   void write(std::uint64_t offset, std::uint64_t length);
 
@@ -54,7 +55,7 @@ class trial {
   blank_disk disk_;
   std::unique_ptr<page_cache> cache_;
   std::unique_ptr<cached_file> file_;
-  std::uint32_t window_pages_ = 1;
+  std::uint32_t window_pages_ = 1;  // pinned at once
 };
 
 }  // namespace larder::server::replay
