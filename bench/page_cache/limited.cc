@@ -5,9 +5,7 @@
 #include <sys/wait.h>
 
 #include <chrono>
-#include <filesystem>
 #include <fstream>
-#include <optional>
 #include <span>
 
 namespace larder::bench {
@@ -36,8 +34,10 @@ std::string make_group() {
   return {};
 }
 
+std::string path_of_large_file() { return "/proc/self/fd/" + std::to_string(large_file()); }
+
 int reopened(int flags) {
-  const int descriptor = ::open(("/proc/self/fd/" + std::to_string(large_file())).c_str(), flags);
+  const int descriptor = ::open(path_of_large_file().c_str(), flags);
   LARDER_CHECK(descriptor >= 0, "the benchmark's file cannot be opened with these flags: is its file system a disk's?");
   return descriptor;
 }
@@ -48,7 +48,7 @@ void need(bool holds) {
 
 class by_larder {
  public:
-  explicit by_larder(bool direct) : disk_(*file_backing::adopt(reopened(O_RDWR | (direct ? O_DIRECT : 0)), false)) {
+  explicit by_larder(file_transfer how) : disk_(*file_backing::open(path_of_large_file(), false, how)) {
     cache_ = *page_cache::create("bench", {.budget = &budget_});
     file_ = *cache_->open(*disk_);
   }
@@ -68,7 +68,7 @@ class by_larder {
 // The kernel's page cache, or with O_DIRECT none.
 class by_calls {
  public:
-  explicit by_calls(load chosen, int flags) : descriptor_(reopened(O_RDWR | flags)) {
+  by_calls(load chosen, int flags) : descriptor_(reopened(O_RDWR | flags)) {
     if (chosen != load::write_in_order) ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_RANDOM);
   }
   void read(std::uint64_t offset, std::span<std::byte> into) const {
@@ -159,9 +159,12 @@ class worker {
   std::uint64_t written_from_ = 0;
 };
 
-template <typename Way>
-void serve(Way way, load chosen, int commands, int results) {
+// A process's whole life. What is dirty at its end goes with it.
+template <typename Way, typename... Arguments>
+void serve(load chosen, int commands, int results, Arguments... arguments) {
+  Way way(arguments...);
   worker<Way>(way, chosen).serve(commands, results);
+  ::_exit(0);
 }
 
 }  // namespace
@@ -184,7 +187,6 @@ limited_run::limited_run(const work_function& work, load chosen) {
     ::close(up[0]);
     if (!group_.empty()) need(write_line(group_ + "/cgroup.procs", std::to_string(::getpid())));
     work(chosen, down[0], up[1]);
-    ::_exit(0);  // what is dirty goes with it
   }
   ::close(down[0]);
   ::close(up[1]);
@@ -207,23 +209,19 @@ outcome limited_run::step() {
 }
 
 void larder_direct::work(load chosen, int commands, int results) {
-  by_larder way(true);
-  worker<by_larder>(way, chosen).serve(commands, results);
-  ::_exit(0);
+  serve<by_larder>(chosen, commands, results, file_transfer::direct);
 }
 void larder_buffered::work(load chosen, int commands, int results) {
-  by_larder way(false);
-  worker<by_larder>(way, chosen).serve(commands, results);
-  ::_exit(0);
+  serve<by_larder>(chosen, commands, results, file_transfer::buffered);
 }
 void kernel_cache::work(load chosen, int commands, int results) {
-  serve(by_calls(chosen, 0), chosen, commands, results);
+  serve<by_calls>(chosen, commands, results, chosen, 0);
 }
 void kernel_mapping::work(load chosen, int commands, int results) {
-  serve(by_mapping(chosen), chosen, commands, results);
+  serve<by_mapping>(chosen, commands, results, chosen);
 }
 void device::work(load chosen, int commands, int results) {
-  serve(by_calls(chosen, O_DIRECT), chosen, commands, results);
+  serve<by_calls>(chosen, commands, results, chosen, O_DIRECT);
 }
 
 }  // namespace larder::bench
