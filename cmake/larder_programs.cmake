@@ -117,20 +117,7 @@ function(larder_add_scheduled_tests tests)
     src/task/channel.cc src/task/completion.cc src/task/helper_pool.cc src/task/semaphore.cc src/task/sync.cc
     src/task/task_group.cc src/task/wait_queue.cc src/page/*.cc
     tests/sched/*.cc)
-  list(FILTER sources EXCLUDE REGEX "_(test|fuzz|bench)\\.cc$|\\.h$|/file_backing\\.cc$")
-  add_library(larder_scheduled STATIC ${sources})
-  target_compile_definitions(larder_scheduled PUBLIC LARDER_SCHEDULED=1 LARDER_INLINE_SEQUENCES=0)
-  larder_precompile(larder_scheduled)
-  set_target_properties(larder_scheduled PROPERTIES EXPORT_COMPILE_COMMANDS OFF) # clang-tidy reads them as they ship
-  if(NOT LARDER_DEBUG_CHECKS)
-    target_compile_definitions(larder_scheduled PUBLIC LARDER_DEBUG_CHECKS=1)
-  endif()
-  target_link_libraries(larder_scheduled PUBLIC
-    larder_compile_options ${context_library} GTest::gtest Threads::Threads)
-  target_include_directories(larder_scheduled PUBLIC include src ${PROJECT_SOURCE_DIR})
-  larder_add_test_program(larder_sched_test "${tests}" larder_scheduled)
-  gtest_discover_tests(larder_sched_test TEST_PREFIX sched. DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
-    PROPERTIES TIMEOUT 300 LABELS sched)
+  larder_add_scheduled_build(larder_scheduled sched "${sources}" "${tests}")
 endfunction()
 
 # The budget and the page cache in a world with a virtual clock and virtual disks (tests/simulation/README.md): a
@@ -142,20 +129,26 @@ function(larder_add_simulation tests)
   file(GLOB sources CONFIGURE_DEPENDS
     src/base/*.cc src/budget/*.cc src/cache/*.cc src/page/*.cc src/coro/context* src/os/fault.cc
     tests/sched/flow.cc tests/sched/fork.cc tests/sched/keeper.cc tests/simulation/*.cc)
+  larder_add_scheduled_build(larder_simulated simulation "${sources}" "${tests}")
+  target_compile_definitions(larder_simulated PUBLIC LARDER_SIMULATED=1)
+endfunction()
+
+# larder_add_scheduled_build(library name sources tests): the sources that are no tests as a library with scheduling
+# points, and the program of its tests.
+function(larder_add_scheduled_build library name sources tests)
   list(FILTER sources EXCLUDE REGEX "_(test|fuzz|bench)\\.cc$|\\.h$|/file_backing\\.cc$")
-  add_library(larder_simulated STATIC ${sources})
-  target_compile_definitions(larder_simulated PUBLIC LARDER_SCHEDULED=1 LARDER_SIMULATED=1 LARDER_INLINE_SEQUENCES=0)
-  larder_precompile(larder_simulated)
-  set_target_properties(larder_simulated PROPERTIES EXPORT_COMPILE_COMMANDS OFF) # clang-tidy reads them as they ship
+  add_library(${library} STATIC ${sources})
+  target_compile_definitions(${library} PUBLIC LARDER_SCHEDULED=1 LARDER_INLINE_SEQUENCES=0)
+  larder_precompile(${library})
+  set_target_properties(${library} PROPERTIES EXPORT_COMPILE_COMMANDS OFF) # clang-tidy reads them as they ship
   if(NOT LARDER_DEBUG_CHECKS)
-    target_compile_definitions(larder_simulated PUBLIC LARDER_DEBUG_CHECKS=1)
+    target_compile_definitions(${library} PUBLIC LARDER_DEBUG_CHECKS=1)
   endif()
-  target_link_libraries(larder_simulated PUBLIC
-    larder_compile_options ${context_library} GTest::gtest Threads::Threads)
-  target_include_directories(larder_simulated PUBLIC include src ${PROJECT_SOURCE_DIR})
-  larder_add_test_program(larder_simulation_test "${tests}" larder_simulated)
-  gtest_discover_tests(larder_simulation_test TEST_PREFIX simulation. DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
-    PROPERTIES TIMEOUT 300 LABELS simulation)
+  target_link_libraries(${library} PUBLIC larder_compile_options ${context_library} GTest::gtest Threads::Threads)
+  target_include_directories(${library} PUBLIC include src ${PROJECT_SOURCE_DIR})
+  larder_add_test_program(larder_${name}_test "${tests}" ${library})
+  gtest_discover_tests(larder_${name}_test TEST_PREFIX ${name}. DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+    PROPERTIES TIMEOUT 300 LABELS ${name})
 endfunction()
 
 # Whole-program tests with real clients: Python scripts that find the program in LARDER. Debian's libnbd bindings

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What fast_path_test.py counts the instructions of: gets, puts and switches as their users have them inlined. With
-// LARDER_GOLDEN_LONGER each is one instruction longer, which must be noticed.
+// What fast_path_test.py counts the instructions of: gets, puts and switches as their users have them inlined.
 #include <larder/coroutine.h>
 #include <larder/object_cache.h>
 #include <larder/pooled_frame.h>
 
-#ifdef LARDER_GOLDEN_LONGER
-#define LARDER_GOLDEN_EXTRA asm volatile("nop")
-#else
-#define LARDER_GOLDEN_EXTRA static_cast<void>(0)
-#endif
+#include "longer.h"
 
 namespace {
 

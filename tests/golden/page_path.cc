@@ -5,15 +5,10 @@
 #include <cstdint>
 #include <cstring>
 
+#include "longer.h"
 #include "page/cached_file.cc"
 #include "page/optimistic_read.cc"
 #include "page/page_ref.cc"
-
-#ifdef LARDER_GOLDEN_LONGER
-#define LARDER_GOLDEN_EXTRA asm volatile("nop")
-#else
-#define LARDER_GOLDEN_EXTRA static_cast<void>(0)
-#endif
 
 namespace {
 constexpr std::size_t length = 64;

@@ -27,15 +27,8 @@ std::uint64_t first_seed() {
 }
 
 // What many stories have done in all.
-struct totals {
+struct totals : story_figures {
   std::uint64_t stories = 0;
-  std::uint64_t switches = 0;
-  std::uint64_t evictions = 0;
-  std::uint64_t write_back_errors = 0;
-  std::uint64_t memory_waits = 0;
-  std::uint64_t admission_waits = 0;
-  std::uint64_t frame_waits = 0;
-  std::uint64_t reclaimed = 0;
 };
 
 // Plays `count` stories; stops at the first that fails.
@@ -56,13 +49,7 @@ totals play(std::uint64_t first, std::uint64_t count, const std::function<outcom
       break;
     }
     ++all.stories;
-    all.switches += result.switches;
-    all.evictions += result.evictions;
-    all.write_back_errors += result.write_back_errors;
-    all.memory_waits += result.memory_waits;
-    all.admission_waits += result.admission_waits;
-    all.frame_waits += result.frame_waits;
-    all.reclaimed += result.reclaimed;
+    all += result;
   }
   const auto shown = [](std::uint64_t figure) { return static_cast<unsigned long long>(figure); };
   std::printf(

@@ -125,7 +125,6 @@ void stage::take_down() {
     world_->require(figures.pins_admitted == 0, "pins are admitted to nobody");
     world_->require(figures.pages_dirty == 0, "pages are dirty after all were flushed");
   }
-  for (const auto& each : files_) result_.disk_failures += each->disk.failures();
   result_.memory_waits = budget_->waits();
   for (const auto& each : files_) each->file.reset();
   caches_.clear();

@@ -44,11 +44,8 @@ struct story_settings {
 // What a seed means.
 story_settings settings_of(std::uint64_t seed);
 
-struct outcome {
-  std::string failure;  // empty if it ended well
-  std::string report;   // the last events, of a failure
-  std::uint64_t fingerprint = 0;
-  std::uint64_t steps = 0;
+// What stories have done.
+struct story_figures {
   std::uint64_t switches = 0;
   std::uint64_t evictions = 0;
   std::uint64_t write_back_errors = 0;
@@ -56,7 +53,24 @@ struct outcome {
   std::uint64_t admission_waits = 0;
   std::uint64_t frame_waits = 0;
   std::uint64_t reclaimed = 0;
-  std::uint64_t disk_failures = 0;
+
+  story_figures& operator+=(const story_figures& more) {
+    switches += more.switches;
+    evictions += more.evictions;
+    write_back_errors += more.write_back_errors;
+    memory_waits += more.memory_waits;
+    admission_waits += more.admission_waits;
+    frame_waits += more.frame_waits;
+    reclaimed += more.reclaimed;
+    return *this;
+  }
+};
+
+struct outcome : story_figures {
+  std::string failure;  // empty if it ended well
+  std::string report;   // the last events, of a failure
+  std::uint64_t fingerprint = 0;
+  std::uint64_t steps = 0;
 };
 
 outcome run_story(const story_settings& chosen);
