@@ -19,7 +19,6 @@ import unittest
 from larder_server import PROGRAM, SANITIZED, SLOWNESS, LarderServer, die_with_parent
 
 SKIPPED_EXIT_CODE = 77
-TEST_SECONDS_MAX = 60 * SLOWNESS
 
 try:
     import nbd
@@ -132,18 +131,19 @@ class _CountingResult(unittest.TextTestResult):
         self.successes += 1
 
 
-def _out_of_time(_signal, _frame):
-    raise OutOfTime(f"the tests did not end within {TEST_SECONDS_MAX} s")
+def main(seconds_max=60):
+    """Runs the tests of the calling program, for `seconds_max` together (longer under sanitizers), and exits."""
+    seconds_max *= SLOWNESS
 
+    def out_of_time(_signal, _frame):
+        raise OutOfTime(f"the tests did not end within {seconds_max} s")
 
-def main():
-    """Runs the tests of the calling program and exits with its code."""
     if not os.access(PROGRAM, os.X_OK):
         sys.exit(f"no program at {PROGRAM}: build it, or name it in the environment variable LARDER")
-    signal.signal(signal.SIGALRM, _out_of_time)
-    signal.alarm(TEST_SECONDS_MAX)
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.alarm(seconds_max)
     # When a call into C does not give way to the alarm: tell where, and end. The kernel ends the children.
-    faulthandler.dump_traceback_later(TEST_SECONDS_MAX + 15, exit=True)
+    faulthandler.dump_traceback_later(seconds_max + 15, exit=True)
     runner = unittest.TextTestRunner(verbosity=2, resultclass=_CountingResult)
     result = unittest.main(testRunner=runner, exit=False).result
     for test, reason in result.skipped:

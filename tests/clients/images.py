@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Disk images for the client tests: made from a seed, compared to the byte."""
 
+import errno
 import os
 import random
 
@@ -42,6 +43,24 @@ def pattern(offset, length):
 def read_file_range(path, offset, length):
     with open(path, "rb") as file:
         return os.pread(file.fileno(), length, offset)
+
+
+def data_extents(path):
+    """The parts of a sparse file that take disk space, as (offset, length); the rest reads as zeros."""
+    extents = []
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        end = 0
+        while end < size:
+            try:
+                begin = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                break  # no data behind it
+            end = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
+            extents.append((begin, end - begin))
+    return extents
 
 
 def first_difference(path, other_path):
