@@ -9,7 +9,7 @@
 #include <larder/page_cache.h>
 #include <larder/units.h>
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming): the library's name
 class App;
 }
 

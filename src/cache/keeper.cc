@@ -27,10 +27,7 @@ struct keeper::fork_hooks final : os::fork_participant {
   void before_fork() override { owner.guard_.lock_for_fork(); }
   void in_parent() override { owner.guard_.unlock_after_fork(); }
   void in_child() override {
-    // The thread and its sleep stayed with the parent.
-    owner.thread_.abandon();
-    owner.running_ = false;
-    owner.sleeper_ = nullptr;
+    owner.thread_.forget();
     for (kept* each = owner.all_.front(); each != nullptr; each = owner.all_.after(*each)) {
       each->awake_ = false;
       each->busy_ = false;
@@ -46,7 +43,7 @@ keeper::keeper() : fork_hooks_(new fork_hooks(*this)) { os::join_forks(*fork_hoo
 keeper& keeper::of_process() {
   static auto* instance = [] {
     auto* made = new keeper;
-    std::atexit([] { of_process().stop(); });
+    std::atexit([] { of_process().thread_.stop(); });
     return made;
   }();
   return *instance;
@@ -77,15 +74,7 @@ void keeper::remove(kept& one) {
 bool keeper::wake(kept& one) {
   const base::lock locked(guard_);
   one.awake_ = true;
-  if (stopping_) return true;
-  if (!running_) {
-    result<os::thread> started = os::thread::start("larder-keeper", [this] { run(); });
-    if (!started) return false;
-    thread_ = *std::move(started);
-    running_ = true;
-  }
-  if (sleeper_ != nullptr) sleeper_->unpark();
-  return true;
+  return thread_.wake();
 }
 
 bool keeper::anything_awake() const {
@@ -96,11 +85,9 @@ bool keeper::anything_awake() const {
 }
 
 void keeper::run() {
-  os::parker& self = os::parker::current();
   base::unique_lock locked(guard_);
-  sleeper_ = &self;
   time_point last = os::now();
-  while (!stopping_) {
+  while (!thread_.stopping()) {
     const bool idle = !anything_awake();
     const time_point due = idle ? no_deadline : last + options_.period;
     if (!idle && os::now() >= due) {
@@ -110,9 +97,7 @@ void keeper::run() {
       last = os::now();
       continue;
     }
-    locked.unlock();
-    self.park_until(due);
-    locked.lock();
+    thread_.sleep_until(locked, due);
     if (idle) last = os::now();  // a period begins with the first use
   }
 }
@@ -121,7 +106,7 @@ void keeper::round() {
   base::unique_lock locked(guard_);
   const std::uint64_t number = ++rounds_;
   const std::size_t objects_max = options_.objects_per_round;
-  for (kept* each = all_.front(); each != nullptr && !stopping_; each = all_.after(*each)) {
+  for (kept* each = all_.front(); each != nullptr && !thread_.stopping(); each = all_.after(*each)) {
     if (!each->awake_ || each->busy_ || each->round_ >= number) continue;
     each->round_ = number;
     each->awake_ = false;  // a wake from now on is kept
@@ -135,23 +120,13 @@ void keeper::round() {
   }
 }
 
-void keeper::stop() {
-  {
-    const base::lock locked(guard_);
-    stopping_ = true;
-    if (!running_) return;
-    if (sleeper_ != nullptr) sleeper_->unpark();
-  }
-  thread_.join();
-}
-
 result<void> keeper::configure(const keeper_options& chosen) {
   if (chosen.period < period_min || chosen.period > period_max || chosen.objects_per_round == 0) {
     return error_from(EINVAL);
   }
   const base::lock locked(guard_);
   options_ = chosen;
-  if (sleeper_ != nullptr) sleeper_->unpark();
+  thread_.interrupt();
   return {};
 }
 

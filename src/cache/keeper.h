@@ -9,7 +9,7 @@
 #include "base/intrusive_list.h"
 #include "base/mutex.h"
 #include "os/parker.h"
-#include "os/thread.h"
+#include "os/service_thread.h"
 
 namespace larder::cache {
 
@@ -55,7 +55,6 @@ class keeper {
  private:
   keeper();
   void run();
-  void stop();
   bool anything_awake() const;
 
   // Around fork(): the child begins without a thread and with everything asleep.
@@ -66,11 +65,8 @@ class keeper {
   // All guarded by guard_.
   base::intrusive_list<kept> all_;
   keeper_options options_;
-  os::thread thread_;
-  os::parker* sleeper_ = nullptr;  // the thread's
+  os::service_thread thread_{"larder-keeper", guard_, [this] { run(); }};
   std::uint64_t rounds_ = 0;
-  bool running_ = false;
-  bool stopping_ = false;  // the process is ending: no thread any more
 };
 
 }  // namespace larder::cache
