@@ -60,7 +60,7 @@ function(larder_add_tests)
     file(GLOB sources CONFIGURE_DEPENDS ${folder}/*_test.cc)
     if(sources)
       cmake_path(GET folder FILENAME name)
-      larder_add_gtest(${name} "${sources}" larder_internals)
+      larder_add_gtest(${name} "${sources};tests/support/unit/page_daemon_at_rest.cc" larder_internals)
     endif()
   endforeach()
 
@@ -113,7 +113,8 @@ function(larder_add_scheduled_tests tests)
   file(GLOB sources CONFIGURE_DEPENDS
     src/base/*.cc src/budget/*.cc src/cache/*.cc src/handle/*.cc src/coro/context* src/coro/fiber.cc
     src/coro/guard_reclaimer.cc
-    src/os/fault.cc src/os/memory.cc src/os/thread_parker.cc src/task/run_queue.cc src/task/task_parker.cc
+    src/os/fault.cc src/os/memory.cc src/os/service_thread.cc src/os/thread_parker.cc
+    src/task/run_queue.cc src/task/task_parker.cc
     src/task/channel.cc src/task/completion.cc src/task/helper_pool.cc src/task/semaphore.cc src/task/sync.cc
     src/task/task_group.cc src/task/wait_queue.cc src/page/*.cc
     tests/sched/*.cc)
@@ -128,7 +129,8 @@ function(larder_add_simulation tests)
   endif()
   file(GLOB sources CONFIGURE_DEPENDS
     src/base/*.cc src/budget/*.cc src/cache/*.cc src/page/*.cc src/coro/context* src/os/fault.cc
-    tests/sched/flow.cc tests/sched/fork.cc tests/sched/keeper.cc tests/simulation/*.cc)
+    src/os/service_thread.cc tests/sched/flow.cc tests/sched/fork.cc tests/sched/keeper.cc
+    tests/sched/page_daemon.cc tests/simulation/*.cc)
   larder_add_scheduled_build(larder_simulated simulation "${sources}" "${tests}")
   target_compile_definitions(larder_simulated PUBLIC LARDER_SIMULATED=1)
 endfunction()
@@ -136,7 +138,7 @@ endfunction()
 # larder_add_scheduled_build(library name sources tests): the sources that are no tests as a library with scheduling
 # points, and the program of its tests.
 function(larder_add_scheduled_build library name sources tests)
-  list(FILTER sources EXCLUDE REGEX "_(test|fuzz|bench)\\.cc$|\\.h$|/file_backing\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "_(test|fuzz|bench)\\.cc$|\\.h$|/file_backing\\.cc$|/src/budget/page_daemon\\.cc$")
   add_library(${library} STATIC ${sources})
   target_compile_definitions(${library} PUBLIC LARDER_SCHEDULED=1 LARDER_INLINE_SEQUENCES=0)
   larder_precompile(${library})

@@ -14,6 +14,10 @@
 namespace larder {
 
 class memory_budget;
+namespace budget {
+struct node_state;
+node_state& state_of(const memory_budget& node);
+}  // namespace budget
 
 // Something that can give memory back. A cache of this library registers itself; a user may write their own.
 class LARDER_API reclaimer {
@@ -72,6 +76,28 @@ struct memory_account {
   }
 };
 
+// What a budget tells who asked to be told (`memory_budget::on_event`).
+struct budget_event {
+  enum class kind : unsigned char {
+    // More than the high mark is used: the page daemon begins to reclaim.
+    pressure,
+    // A whole round of reclaiming gave nothing, and nothing was under way, while there is need: the daemon pauses.
+    stalled,
+    // A charge failed: at its deadline, or because it can never fit. `account` says what takes the memory.
+    out_of_memory,
+    // A limit that was set below what was used holds now.
+    limit_lowered,
+    // The system is short of memory, and the daemon gives some back (`options::follows_system`).
+    system_pressure,
+  };
+  kind what = kind::pressure;
+  const memory_budget& budget;  // where it happened: the one that was asked to tell, or one below it
+  bytes used;
+  bytes limit;
+  bytes wanted;                             // by whom there is no room for, or to be reclaimed
+  const memory_account* account = nullptr;  // of `budget`; for out_of_memory only
+};
+
 // A limit on memory that is never exceeded, in a tree: what is charged to a budget is charged to all above it, and
 // admitted only if it fits in each. Admission comes before the memory is taken, so `used() <= limit()` at every
 // instant, also while the limit changes.
@@ -84,7 +110,14 @@ class LARDER_API memory_budget {
     bytes limit = unlimited;
     // Kept free for reclaimers: others are admitted up to `limit - reserve` only.
     bytes reserve = {};
+    // In percent of `limit - reserve`: while more than the high mark is used the page daemon reclaims in the
+    // background, down to the low one, and what is only useful to have (a page cache's next page) is not charged any
+    // more. With 100 memory is reclaimed only when somebody lacks it. low <= high <= 100; 0 takes the defaults.
+    std::uint8_t high_mark_percent = 0;
+    std::uint8_t low_mark_percent = 0;
   };
+  static constexpr std::uint8_t default_high_mark_percent = 90;
+  static constexpr std::uint8_t default_low_mark_percent = 85;
 
   explicit memory_budget(std::string_view name);
   memory_budget(std::string_view name, options chosen, memory_budget* parent = nullptr);
@@ -101,6 +134,9 @@ class LARDER_API memory_budget {
   // not wait does not overtake. Never blocks.
   [[nodiscard]] bool try_charge(bytes amount);
 
+  // The same for what is only useful to have: fails also where more than the high mark would be used afterwards.
+  [[nodiscard]] bool try_charge_spare(bytes amount);
+
   // Waits for room: first come, first served, small or large; reclaimers are asked for what the oldest waiter needs,
   // and what they give back is handed to it. Parks the task if there is one, else the thread. Errors: ENOMEM at once if
   // `amount` can never fit; ETIMEDOUT at the deadline (which is also looked at only between two reclaimers).
@@ -108,10 +144,17 @@ class LARDER_API memory_budget {
 
   // Changes the limit while it is in use. A higher one takes effect at once, and waiters that fit now have their
   // memory. A lower one takes effect at once for what is free: that is admitted to nobody any more. What is used above
-  // it goes as it is released or reclaimed, and before that nobody is admitted here; meanwhile `limit()` is the limit
-  // that holds, which follows the use down (leaving the reserve free), and `wanted_limit()` the one that was set.
-  // Waiters that can never fit any more fail with ENOMEM. Does not block. EINVAL if less than the reserve.
+  // it goes as it is released, and the page daemon reclaims it; before that nobody is admitted here; meanwhile
+  // `limit()` is the limit that holds, which follows the use down (leaving the reserve free), and `wanted_limit()` the
+  // one that was set. Waiters that can never fit any more fail with ENOMEM. Does not block. EINVAL if less than the
+  // reserve.
   result<void> set_limit(bytes wanted);
+
+  // Has `told` called with what happens here and below; an empty one ends that. Called by one thread at a time, the
+  // page daemon's or the one whose charge failed, with no lock held; it must not wait for memory, nor end this budget.
+  // When this returns, the one before is not being called any more and never will be again. Any thread, but not from
+  // within a call.
+  void on_event(std::function<void(const budget_event&)> told);
 
   // Gives back, and hands what became free to the oldest waiters that it fits.
   void release(bytes amount);
@@ -155,10 +198,12 @@ class LARDER_API memory_budget {
 
  private:
   friend class budget_ticket;
-  struct state;
+  friend budget::node_state& budget::state_of(const memory_budget& node);
   void wake_to_reclaim();
+  template <typename Most>
+  bool try_charge_up_to(bytes amount, Most most);
   void report(const std::function<void(const stat&)>& show) const;
-  const std::unique_ptr<state> state_;
+  const std::unique_ptr<budget::node_state> state_;
 };
 
 // Memory charged for as long as this object lives.
@@ -177,6 +222,9 @@ class LARDER_API budget_charge {
   memory_budget* budget_ = nullptr;
   bytes amount_;
 };
+
+// Asks the reclaimers of the process's budget for `wanted`; returns what they gave back. Not inside a reclaimer.
+LARDER_API bytes reclaim(bytes wanted);
 
 // Reads "600K", "16M", "1G" or a plain number of bytes. EINVAL if it is none, ERANGE if it does not fit.
 LARDER_API result<bytes> parse_bytes(std::string_view text);

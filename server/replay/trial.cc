@@ -46,7 +46,7 @@ constexpr bytes room_for_file = 1_KiB;
 bytes least_limit_for(std::uint32_t pages, eviction_policy policy, bytes page) {
   bytes limit = page * (std::uint64_t{pages} + 2);
   for (;;) {
-    memory_budget budget("least", {.limit = limit});
+    memory_budget budget("least", {.limit = limit, .high_mark_percent = 100});
     page_cache::options chosen = options_for(budget, {limit, policy, page});
     chosen.guaranteed_pages = pages;
     const bytes needed{round_up((page_cache::least_memory(chosen) + room_for_file).count, 1024)};
@@ -71,7 +71,8 @@ bytes trial::memory_for(std::uint64_t pages, eviction_policy policy, bytes page)
   return least_limit_for(static_cast<std::uint32_t>(std::clamp<std::uint64_t>(pages, 4, 1U << 30)), policy, page);
 }
 
-trial::trial(const cache_choice& chosen) : page_(chosen.page), budget_("replay", {.limit = chosen.memory}) {
+trial::trial(const cache_choice& chosen)
+    : page_(chosen.page), budget_("replay", {.limit = chosen.memory, .high_mark_percent = 100}) {
   if (const bytes least = least_memory(chosen.policy, page_); chosen.memory < least) {
     throw bad_start(fmt::format("{} of memory: too little; the least that a page cache works with is {}",
                                 format_bytes(chosen.memory), format_bytes(least)));

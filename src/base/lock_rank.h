@@ -26,9 +26,10 @@ enum class lock_rank : std::uint8_t {
   cache_shard,       // a per-CPU array, where there are no restartable sequences
   cache_debug,       // what the debug layers know of slabs and owners
   keeper,            // the keeper's list of caches
-  budget,            // a budget tree's tickets and reclaimers: innermost, so that anyone may charge and release
+  budget,            // a budget tree's tickets and reclaimers: so far inside that anyone may charge and release
+  page_daemon,       // the page daemon's list of what is due: innermost, as a charge may call it
 };
-inline constexpr int lock_ranks = static_cast<int>(lock_rank::budget) + 1;
+inline constexpr int lock_ranks = static_cast<int>(lock_rank::page_daemon) + 1;
 
 // Debug builds die on a lock taken out of order; release builds do nothing.
 #ifdef LARDER_DEBUG_CHECKS

@@ -17,6 +17,9 @@ enum class mutant : std::uint8_t {
   timeout_drops_grant,        // budget: a ticket that gave up forgets what was handed to it
   limit_without_withholding,  // budget: a limit is lowered to what is free without taking that from those who charge
   cut_before_enter,           // budget: a limit is lowered by what is free before it counts as waiting
+  daemon_rests_unlooked,      // budget: the page daemon rests without looking whether the mark was passed meanwhile
+  daemon_kept_called,         // budget: the page daemon goes to rest, but charges go on believing that it was called
+  pause_never_ends,           // budget: nobody ends the pause of those who reclaim for tickets
   token_without_look,         // parker: unpark stores the token and does not look for a sleeper
   sleep_without_look,         // parker: park goes to sleep without asking for the token again
   asleep_left_behind,         // parker: a deadline leaves the word saying asleep

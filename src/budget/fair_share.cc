@@ -30,13 +30,14 @@ double by_weight(const reclaimer::share& of) {
 
 }  // namespace
 
-reclaim_step next_step(const tree& in, const memory_budget* node, bytes wanted, std::uint64_t round) {
+reclaim_step next_step(const tree& in, const memory_budget* node, bytes wanted, reclaim_stage last,
+                       std::uint64_t round) {
   reclaimer_entry* first = nullptr;
   reclaimer::share largest;
   double second = 0;
   bool met_busy = false;
   for (reclaimer_entry* entry = in.entries.front(); entry != nullptr; entry = in.entries.after(*entry)) {
-    if (first != nullptr && entry->stage != first->stage) break;
+    if (entry->stage > last || (first != nullptr && entry->stage != first->stage)) break;
     if (entry->dry_in_round >= round || !is_within(entry->node, node)) continue;
     if (entry->busy) {
       met_busy = true;

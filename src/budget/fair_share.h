@@ -14,7 +14,8 @@ struct reclaim_step {
 };
 
 // Who is asked next, and for how much, in a round of reclaiming (tree::begin_round) for `node`, which is not looked
-// into. The tree's mutex is held.
-reclaim_step next_step(const tree& in, const memory_budget* node, bytes wanted, std::uint64_t round);
+// into, in the stages up to `last`. The tree's mutex is held.
+reclaim_step next_step(const tree& in, const memory_budget* node, bytes wanted, reclaim_stage last,
+                       std::uint64_t round);
 
 }  // namespace larder::budget

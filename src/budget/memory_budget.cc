@@ -25,32 +25,58 @@
 
 #include "base/check.h"
 #include "base/mutant.h"
+#include "budget/event.h"
+#include "budget/page_daemon.h"
 #include "budget/tree.h"
 #include "os/waiting.h"
 
 namespace larder {
 
-memory_budget::state::state(std::string_view chosen_name, options chosen, memory_budget* above)
+namespace budget {
+
+node_state& state_of(const memory_budget& node) { return *node.state_; }
+
+marks default_marks{memory_budget::default_high_mark_percent, memory_budget::default_low_mark_percent};
+
+namespace {
+
+marks marks_of(const memory_budget::options& chosen) {
+  marks its = default_marks;
+  if (chosen.high_mark_percent != 0) its.high = chosen.high_mark_percent;
+  its.low = chosen.low_mark_percent != 0 ? chosen.low_mark_percent : std::min(its.low, its.high);
+  return its;
+}
+
+}  // namespace
+
+node_state::node_state(memory_budget& itself, std::string_view chosen_name, memory_budget::options chosen,
+                       memory_budget* above)
     : name(chosen_name),
+      self(itself),
       reserve(chosen.reserve),
+      its_marks(marks_of(chosen)),
       parent(above),
-      tree(above != nullptr ? above->state_->tree : std::make_shared<budget::tree>()),
+      tree(above != nullptr ? state_of(*above).tree : std::make_shared<budget::tree>()),
       ceiling(std::min(chosen.limit, unlimited).count),
       wanted_limit(ceiling.load()) {
   LARDER_CHECK(reserve <= full(), "budget \"%s\": the reserve of %llu bytes is more than the limit of %llu",
                name.c_str(), static_cast<unsigned long long>(reserve.count),
                static_cast<unsigned long long>(full().count));
-  if (parent != nullptr) ++parent->state_->children;
+  LARDER_CHECK(its_marks.low <= its_marks.high && its_marks.high <= 100,
+               "budget \"%s\": a low mark of %d and a high mark of %d percent: expected low <= high <= 100",
+               name.c_str(), its_marks.low, its_marks.high);
+  place_mark();
+  if (parent != nullptr) ++state_of(*parent).children;
   const base::lock locked(tree->guard);
   tree->nodes.push_back(*this);
 }
 
-memory_budget::state::~state() {
+node_state::~node_state() {
   const base::lock locked(tree->guard);
-  base::intrusive_list<budget::budget_node>::remove(*this);
+  base::intrusive_list<budget_node>::remove(*this);
 }
 
-bool memory_budget::state::add(bytes amount, bytes most) {
+bool node_state::add(bytes amount, bytes most) {
   // A guess that the CAS proves, but also the look that turns a ticket away: the partner of `subtract`, whose caller
   // then looks for tickets, so sequentially consistent.
   std::uint64_t before = occupied.load();
@@ -64,7 +90,7 @@ bool memory_budget::state::add(bytes amount, bytes most) {
   return true;
 }
 
-void memory_budget::state::subtract(bytes amount) {
+void node_state::subtract(bytes amount) {
   // Relaxed, and before: what is withheld later was not there to be released.
   const std::uint64_t kept = withheld.load(base::memory_order_relaxed);
   const std::uint64_t before = occupied.fetch_sub(amount.count);
@@ -73,7 +99,18 @@ void memory_budget::state::subtract(bytes amount) {
                static_cast<unsigned long long>(amount.count), static_cast<unsigned long long>(before - kept));
 }
 
-void memory_budget::state::note_peak() {
+bytes percent_of(bytes amount, std::uint8_t percent) {
+  return amount / 100 * percent + bytes{amount.count % 100 * percent / 100};
+}
+
+void node_state::note_use() {
+  note_peak();
+  // Relaxed: whoever charges next sees what this one missed.
+  if (occupied.load(base::memory_order_relaxed) > high_mark.load(base::memory_order_relaxed)) [[unlikely]]
+    call_daemon();
+}
+
+void node_state::note_peak() {
   // Relaxed: a statistic, nothing is published by it. The first look may be off while a limit changes.
   const std::uint64_t kept = withheld.load(base::memory_order_relaxed);
   std::uint64_t highest = peak.load(base::memory_order_relaxed);
@@ -83,7 +120,7 @@ void memory_budget::state::note_peak() {
   }
 }
 
-memory_budget::state::usage memory_budget::state::look() const {
+node_state::usage node_state::look() const {
   const std::uint32_t before = limit_changes.load();
   std::uint64_t kept = withheld.load();
   const usage seen{{occupied.load() - kept}, {ceiling.load() - kept}};
@@ -93,22 +130,43 @@ memory_budget::state::usage memory_budget::state::look() const {
   return {{occupied.load() - kept}, {ceiling.load() - kept}};
 }
 
-bytes memory_budget::state::to_come_down() const {
+bytes node_state::to_come_down() const {
   const bytes holds{ceiling.load() - withheld.load()};
   const bytes wanted{wanted_limit.load()};
   return wanted < holds ? holds - wanted : bytes{};
 }
 
-void memory_budget::state::raise_limit(bytes by) {
+void node_state::raise_limit(bytes by) {
   const std::uint64_t kept = std::min(withheld.load(), by.count);
   limit_changes.fetch_add(1);
   withheld.fetch_sub(kept);
   occupied.fetch_sub(kept);
   ceiling.fetch_add(by.count - kept);
+  place_mark();
   limit_changes.fetch_add(1);
 }
 
-bool memory_budget::state::lower_limit() {
+// A mark of percents, but of none of the largest numbers. With 100 the mark is the ceiling, which nothing passes.
+void node_state::place_mark() {
+  const std::uint64_t kept = withheld.load();
+  const bytes limit{ceiling.load() - kept};
+  const bool marked = limit < unlimited && its_marks.high < 100;
+  high_mark.store(marked ? kept + percent_of(limit - reserve, its_marks.high).count : unlimited.count);
+}
+
+void node_state::call_daemon() {
+  if (daemon_called.load() || daemon_called.exchange(true)) return;
+  if (!page_daemon::of_process().call(*tree, time_point{})) daemon_called = false;
+}
+
+bytes node_state::daemon_need() const {
+  const auto [used, limit] = look();
+  const bytes open_then = std::min(limit, bytes{wanted_limit.load()}) - reserve;
+  const bytes kept = its_marks.high < 100 ? percent_of(open_then, its_marks.low) : open_then;
+  return used > kept ? used - kept : bytes{};
+}
+
+bool node_state::lower_limit() {
   const bytes by = to_come_down();
   if (by.count == 0) return true;
   limit_changes.fetch_add(1);
@@ -123,14 +181,17 @@ bool memory_budget::state::lower_limit() {
     }
   } while (taken.count > 0 && !occupied.compare_exchange_weak(before, before + taken.count));
   if (!base::is_mutant(base::mutant::limit_without_withholding)) withheld.fetch_add(taken.count);
+  place_mark();
   limit_changes.fetch_add(1);
   return taken == by;
 }
 
+}  // namespace budget
+
 memory_budget::memory_budget(std::string_view name) : memory_budget(name, options{}) {}
 
 memory_budget::memory_budget(std::string_view name, options chosen, memory_budget* parent)
-    : state_(std::make_unique<state>(name, chosen, parent)) {
+    : state_(std::make_unique<budget::node_state>(*this, name, chosen, parent)) {
   state_->registered.emplace([this](const base::stat_visitor& show) { report(show); });
 }
 
@@ -142,6 +203,8 @@ void memory_budget::report(const base::stat_visitor& show) const {
   show({component, "limit_bytes", now_limit.count});
   show({component, "wanted_limit_bytes", state_->wanted_limit});
   show({component, "waits", waits()});
+  show({component, "daemon_rounds", state_->daemon_rounds.value()});
+  show({component, "daemon_reclaimed_bytes", state_->daemon_bytes.value()});
   const memory_account now = account();
   show({component, "live_objects_bytes", now.live_objects.count});
   show({component, "magazines_bytes", now.magazines.count});
@@ -169,6 +232,7 @@ memory_budget::~memory_budget() {
   }
   LARDER_CHECK(!state_->cut, "budget \"%s\" destroyed while its limit comes down, though nothing is charged",
                name().c_str());
+  on_event({});
   if (state_->parent != nullptr) --state_->parent->state_->children;
 }
 
@@ -186,18 +250,27 @@ memory_budget& memory_budget::process() {
 }
 
 bool memory_budget::try_charge(bytes amount) {
+  return try_charge_up_to(amount, [](budget::node_state& at) { return at.open(); });
+}
+
+bool memory_budget::try_charge_spare(bytes amount) {
+  return try_charge_up_to(amount, [](budget::node_state& at) { return std::min(at.spare(), at.open()); });
+}
+
+template <typename Most>
+bool memory_budget::try_charge_up_to(bytes amount, Most most) {
   memory_budget* node = this;
   for (; node != nullptr; node = node->parent()) {
-    state& at = *node->state_;
+    budget::node_state& at = *node->state_;
     // Relaxed: who misses a ticket that was queued this instant came before it.
     const bool queued_for = at.blocked_here.load(base::memory_order_relaxed) != 0;
-    if (!queued_for && at.add(amount, at.open())) continue;
+    if (!queued_for && at.add(amount, most(at))) continue;
     // Reclaimers go first and may use the reserve: everyone waits for them.
     if (os::parker::current().reclaiming && at.add(amount, at.full())) continue;
     break;
   }
   if (node == nullptr) {
-    for (node = this; node != nullptr; node = node->parent()) node->state_->note_peak();
+    for (node = this; node != nullptr; node = node->parent()) node->state_->note_use();
     return true;
   }
   for (memory_budget* charged = this; charged != node; charged = charged->parent()) charged->state_->subtract(amount);
@@ -215,17 +288,24 @@ void memory_budget::release(bytes amount) {
 
 result<void> memory_budget::charge(bytes amount, time_point deadline) {
   budget_ticket ticket(*this, amount);
-  if (const auto begun = ticket.begin(); !begun) return begun;
+  if (const auto begun = ticket.begin(); !begun) {
+    budget::tell_out_of_memory(*this, amount);
+    return begun;
+  }
   const auto look = [](const void* object, os::wait_subject& into) {
     into.set_name(static_cast<const memory_budget*>(object)->name());
   };
   os::parker& self = os::parker::current();
   time_point since{};
   while (!ticket.granted(deadline)) {
-    if (ticket.refused()) return error_from(ENOMEM);
-    const os::waiting noted(self, {.kind = "memory", .object = this, .look = look, .deadline = deadline}, since);
-    if (self.park_until(deadline)) continue;
+    bool in_time = !ticket.refused();
+    if (in_time) {
+      const os::waiting noted(self, {.kind = "memory", .object = this, .look = look, .deadline = deadline}, since);
+      in_time = self.park_until(deadline);
+    }
+    if (in_time) continue;
     if (ticket.granted(deadline)) break;
+    budget::tell_out_of_memory(*this, amount);
     return error_from(ticket.refused() ? ENOMEM : ETIMEDOUT);
   }
   ticket.take();
@@ -258,7 +338,7 @@ void memory_budget::audit() const {
                name().c_str());
   std::uint64_t children_used = 0;
   for (budget::budget_node* node = tree.nodes.front(); node != nullptr; node = tree.nodes.after(*node)) {
-    const auto& child = static_cast<const state&>(*node);
+    const auto& child = static_cast<const budget::node_state&>(*node);
     if (child.parent == this) children_used += child.look().used.count;
   }
   LARDER_CHECK(now_used.count >= children_used, "budget \"%s\": used %llu < %llu used by its children", name().c_str(),

@@ -212,7 +212,8 @@ TEST(MemoryBudgetTest, ItsFiguresAreShown) {
     ASSERT_TRUE(budget.try_charge(30_B));
     budget.release(10_B);
     std::map<std::string, std::uint64_t> expected{
-        {"used_bytes", 20}, {"peak_bytes", 30}, {"limit_bytes", 100}, {"wanted_limit_bytes", 100}, {"waits", 0}};
+        {"used_bytes", 20}, {"peak_bytes", 30},   {"limit_bytes", 100},         {"wanted_limit_bytes", 100},
+        {"waits", 0},       {"daemon_rounds", 0}, {"daemon_reclaimed_bytes", 0}};
     for (const char* kind : {"live_objects", "magazines", "free_objects", "empty_slabs", "stacks", "handles",
                              "clean_pages", "dirty_pages", "metadata"}) {
       expected[std::string(kind) + "_bytes"] = 0;

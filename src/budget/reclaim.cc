@@ -62,12 +62,15 @@ bytes memory_budget::reclaim(bytes wanted) {
   LARDER_CHECK(!os::parker::current().reclaiming, "budget \"%s\": reclaim inside a reclaimer", name().c_str());
   budget::tree& tree = *state_->tree;
   base::unique_lock locked(tree.guard);
-  const bytes given = budget::reclaim_within(tree, locked, this, wanted, [] { return true; }).given;
+  const bytes given =
+      budget::reclaim_within(tree, locked, this, wanted, reclaim_stage::last_resort, [] { return true; }).given;
   if (given.count > 0) {
     tree.hopeful = true;
     budget_ticket::wake_leader(tree);
   }
   return given;
 }
+
+bytes reclaim(bytes wanted) { return memory_budget::process().reclaim(wanted); }
 
 }  // namespace larder

@@ -20,17 +20,18 @@ struct reclaimed {
   bool passed_over = false;  // somebody else was inside a reclaimer, which may give something yet
 };
 
-// Asks the reclaimers at and below `node` in the order of their stages, a bounded step at a time, until they gave
-// `wanted`. Before each step `go_on()` says, with the tree's mutex held, whether there is still need and time for it.
-// The mutex is held on entry and exit, but not while a reclaimer runs; so `node`, which is not looked into, may be gone
-// meanwhile.
+// Asks the reclaimers at and below `node` in the order of their stages, up to `last`, a bounded step at a time, until
+// they gave `wanted`. Before each step `go_on()` says, with the tree's mutex held, whether there is still need and time
+// for it. The mutex is held on entry and exit, but not while a reclaimer runs; so `node`, which is not looked into, may
+// be gone meanwhile.
 template <typename GoOn>
-reclaimed reclaim_within(tree& in, base::unique_lock& locked, const memory_budget* node, bytes wanted, GoOn&& go_on) {
+reclaimed reclaim_within(tree& in, base::unique_lock& locked, const memory_budget* node, bytes wanted,
+                         reclaim_stage last, GoOn&& go_on) {
   os::parker& self = os::parker::current();
   reclaimed sum;
   const std::uint64_t round = in.begin_round();
   while (sum.given < wanted && go_on()) {
-    const auto [entry, step, met_busy] = next_step(in, node, wanted - sum.given, round);
+    const auto [entry, step, met_busy] = next_step(in, node, wanted - sum.given, last, round);
     sum.passed_over = sum.passed_over || met_busy;
     if (entry == nullptr) break;
     entry->busy = true;  // keeps the entry where it is, and others out

@@ -12,6 +12,10 @@
 // hope. Hope starts with a new ticket, continues while reclaiming gives something, and comes back when a reclaimer says
 // that something became reclaimable; without it all sleep (KF-46), and the need of the oldest drives it, whatever the
 // fill (KF-47). The leader that leaves with its memory wakes the next.
+//
+// A reclaimer may promise what it cannot keep, time and again: a page whose write fails at once is reclaimable again.
+// So after `promises_max` rounds in a row that a promise began and that found nothing, rounds pause: from pause_min,
+// doubled each time, up to pause_max, and no promise cuts a pause short (KF-50). The page daemon ends it.
 #include "budget/ticket.h"
 
 #include <algorithm>
@@ -19,12 +23,17 @@
 #include "base/check.h"
 #include "base/mutant.h"
 #include "budget/account.h"
+#include "budget/event.h"
+#include "budget/page_daemon.h"
 #include "budget/reclaim.h"
+#include "budget/round.h"
 #include "budget/tree.h"
 #include "os/clock.h"
 
 namespace larder {
 namespace {
+
+constexpr std::uint32_t promises_max = 8;
 
 bool has_passed(time_point deadline) { return deadline != no_deadline && os::now() >= deadline; }
 
@@ -73,14 +82,16 @@ bool budget_ticket::granted(time_point deadline) {
   if (phase_ != phase::queued) return phase_ == phase::granted;
   budget::tree& tree = *budget_.state_->tree;
   base::unique_lock locked(tree.guard);
-  while (!handed_over_ && !turned_away_ && tree.hopeful && !tree.leading && !has_passed(deadline)) {
+  while (!handed_over_ && !turned_away_ && tree.hopeful && !tree.leading && !tree.backs_off() &&
+         !has_passed(deadline)) {
     tree.leading = true;
     tree.hopeful = false;
-    const bytes given = reclaim_for_all(tree, locked, deadline);
+    const budget::reclaimed round = reclaim_for_all(tree, locked, deadline);
     tree.leading = false;
     if (base::is_mutant(base::mutant::hope_forgotten)) tree.hopeful = false;
     // A round that was cut short leaves hope to the next leader.
-    if (given.count > 0 || has_passed(deadline)) tree.hopeful = true;
+    if (round.given.count > 0 || has_passed(deadline)) tree.hopeful = true;
+    if (round.given.count > 0 || !has_passed(deadline)) tree.note_round(round.given.count == 0 && !round.passed_over);
   }
   if (!handed_over_) {
     if (turned_away_) phase_ = phase::refused;
@@ -102,12 +113,12 @@ bool budget_ticket::node_is_awaited(const budget::tree& tree, const memory_budge
 
 // One round of reclaiming: for each full node, once, what its oldest ticket lacks. The mutex is dropped meanwhile, so
 // the queue is looked at afresh each time, and a node is only an identity once its ticket may be gone.
-bytes budget_ticket::reclaim_for_all(budget::tree& tree, base::unique_lock& locked, time_point deadline) {
+budget::reclaimed budget_ticket::reclaim_for_all(budget::tree& tree, base::unique_lock& locked, time_point deadline) {
   const std::uint64_t round = ++tree.scans;
-  bytes given;
+  budget::reclaimed sum;
   for (budget_ticket* ticket = tree.queue.front(); ticket != nullptr;) {
     const memory_budget* node = ticket->blocked_at_;
-    memory_budget::state& at = *node->state_;
+    budget::node_state& at = *node->state_;
     if (at.asked_scan == round) {
       ticket = tree.queue.after(*ticket);
       continue;
@@ -116,15 +127,24 @@ bytes budget_ticket::reclaim_for_all(budget::tree& tree, base::unique_lock& lock
     const bytes wanted = at.look().used + ticket->amount_;
     const bytes lacking = wanted > at.open_limit() ? wanted - at.open_limit() : ticket->amount_;
     const auto go_on = [&tree, node, deadline] { return node_is_awaited(tree, node) && !has_passed(deadline); };
-    given += budget::reclaim_within(tree, locked, node, lacking, go_on).given;
+    const budget::reclaimed from =
+        budget::reclaim_within(tree, locked, node, lacking, reclaim_stage::last_resort, go_on);
+    sum.given += from.given;
+    sum.passed_over = sum.passed_over || from.passed_over;
     ticket = tree.queue.front();
   }
-  return given;
+  return sum;
 }
 
 // Lets the oldest waiter reclaim if there is reason to and nobody does: whoever leaves, or brings hope, calls this.
 void budget_ticket::wake_leader(budget::tree& tree) {
-  if (tree.hopeful && !tree.leading && !tree.queue.empty()) tree.queue.front()->owner_.unpark();
+  if (tree.hopeful && !tree.leading && !tree.backs_off() && !tree.queue.empty()) tree.queue.front()->owner_.unpark();
+}
+
+void budget_ticket::tell_stalled(budget::tree& tree, base::unique_lock& locked) {
+  budget_ticket* oldest = tree.queue.front();
+  if (oldest == nullptr) return;
+  budget::tell(locked, *oldest->blocked_at_->state_, budget_event::kind::stalled, oldest->amount_);
 }
 
 void budget_ticket::take() {
@@ -148,6 +168,7 @@ void budget_ticket::scan(budget::tree& tree) {
     if (full == nullptr) {
       ticket->leave_queue(tree);
       ticket->handed_over_ = true;
+      tree.end_pause();
       // Under the mutex, which the owner takes before it leaves: the ticket is still there.
       ticket->owner_.unpark();
     } else {
@@ -159,24 +180,30 @@ void budget_ticket::scan(budget::tree& tree) {
 }
 
 // A cut begins, or ends.
-void memory_budget::state::set_cut(bool begins) {
+void budget::node_state::set_cut(bool begins) {
   const std::uint32_t one = begins ? 1 : -1U;
   cut = begins;
   // Sequentially consistent, before the scan looks for what is free. Partner: the look after each release.
   tree->waiting.fetch_add(one);
   blocked_here.fetch_add(one);
   tree->cuts += one;
+  if (begins) {
+    lowering = true;
+  } else {
+    page_daemon::of_process().call(*tree, time_point{});  // it tells the end
+  }
 }
 
 // Limits that are to come down take what is free before any ticket does.
 void budget_ticket::cut_limits(budget::tree& tree, std::uint64_t scan_number) {
   for (budget::budget_node* each = tree.nodes.front(); each != nullptr; each = tree.nodes.after(*each)) {
-    auto& at = static_cast<memory_budget::state&>(*each);
+    auto& at = static_cast<budget::node_state&>(*each);
     if (!at.cut) continue;
     if (at.lower_limit()) {
       at.set_cut(false);
     } else {
       at.blocked_scan = scan_number;
+      at.call_daemon();
     }
   }
 }
@@ -202,7 +229,7 @@ void budget_ticket::refuse_hopeless(budget::tree& tree) {
 
 result<void> memory_budget::set_limit(bytes wanted) {
   wanted = std::min(wanted, unlimited);
-  state& at = *state_;
+  budget::node_state& at = *state_;
   if (wanted < at.reserve) return error_from(EINVAL);
   budget::tree& tree = *at.tree;
   const base::lock locked(tree.guard);
@@ -223,12 +250,12 @@ result<void> memory_budget::set_limit(bytes wanted) {
 memory_budget* budget_ticket::charge_path(std::uint64_t scan_number) {
   memory_budget* node = &budget_;
   for (; node != nullptr; node = node->parent()) {
-    memory_budget::state& at = *node->state_;
+    budget::node_state& at = *node->state_;
     if (at.blocked_scan == scan_number || !at.add(amount_, at.open())) break;
   }
   if (node == nullptr) {
     for (memory_budget* charged = &budget_; charged != nullptr; charged = charged->parent()) {
-      charged->state_->note_peak();
+      charged->state_->note_use();
     }
     return nullptr;
   }
@@ -261,7 +288,7 @@ void budget_ticket::check_none_fits(budget::tree& tree) {
   for (budget_ticket* ticket = tree.queue.front(); ticket != nullptr; ticket = tree.queue.after(*ticket)) {
     memory_budget* node = &ticket->budget_;
     for (; node != nullptr; node = node->parent()) {
-      memory_budget::state& at = *node->state_;
+      budget::node_state& at = *node->state_;
       if (at.cut || at.blocked_scan == number || bytes{at.occupied.load()} + ticket->amount_ > at.open()) break;
     }
     LARDER_CHECK(node != nullptr, "budget \"%s\": %llu bytes are free for a ticket that still waits",
@@ -270,16 +297,41 @@ void budget_ticket::check_none_fits(budget::tree& tree) {
   }
 }
 
+// A round of reclaiming for tickets has ended; one that is hopeless gave nothing, and nobody else was at it.
+void budget::tree::note_round(bool hopeless) {
+  const bool was_promised = std::exchange(promised, false);
+  if (!hopeless) return end_pause();
+  if (!was_promised || ++broken_promises < promises_max) return;
+  const time_point end = os::now() + budget::pause_after(broken_promises - promises_max);
+  if (broken_promises == promises_max) stall_to_tell = true;
+  if (page_daemon::of_process().call(*this, end)) pause_end = end;  // without a thread nobody would end it
+}
+
+void budget::tree::end_pause() {
+  broken_promises = 0;
+  pause_end = no_deadline;
+}
+
 budget::tree::tree() : os::fork_participant(base::lock_rank::budget) {
   prepare_accounts();
   os::join_forks(*this);
 }
-budget::tree::~tree() { os::leave_forks(*this); }
+budget::tree::~tree() {
+  page_daemon::of_process().leave(*this);
+  os::leave_forks(*this);
+}
 
 void budget::tree::in_child() {
   budget_ticket::forget_all(*this);
-  // Whoever was inside a reclaimer is inside it in the parent.
+  // Whoever was inside a reclaimer is inside it in the parent, and so is the page daemon.
   leading = false;
+  for (budget_node* node = nodes.front(); node != nullptr; node = nodes.after(*node)) {
+    auto& at = static_cast<budget::node_state&>(*node);
+    at.daemon_called = false;
+    at.pausing = false;
+    at.being_told = 0;
+  }
+  pause_end = no_deadline;
   for (reclaimer_entry* entry = entries.front(); entry != nullptr; entry = entries.after(*entry)) {
     entry->busy = false;
     entry->remover = nullptr;
@@ -291,6 +343,7 @@ void memory_budget::wake_to_reclaim() {
   budget::tree& tree = *state_->tree;
   const base::lock locked(tree.guard);
   tree.hopeful = true;
+  tree.promised = true;
   budget_ticket::wake_leader(tree);
 }
 

@@ -8,8 +8,9 @@
 #include "os/parker.h"
 
 namespace larder::budget {
+struct reclaimed;
 struct tree;
-}
+}  // namespace larder::budget
 
 namespace larder {
 
@@ -38,6 +39,11 @@ class budget_ticket : public base::list_link<> {
 
   // Hands free memory to the tickets of `budget`'s tree, oldest first. Costs one load when nobody waits.
   static void grant_waiting(memory_budget& budget);
+  // Lets the oldest waiter reclaim if there is reason to and nobody does: whoever leaves, brings hope, or ends a pause,
+  // calls this. The tree's mutex is held, in the next too.
+  static void wake_leader(budget::tree& tree);
+  // Tells that the oldest waiter waits in vain; drops the mutex meanwhile.
+  static void tell_stalled(budget::tree& tree, base::unique_lock& locked);
   // In a forked child: those who waited, wait in the parent. The tree's mutex is held.
   static void forget_all(budget::tree& tree);
   // Dies if a queued ticket has room and nobody older waits in its way. The tree's mutex is held.
@@ -48,8 +54,7 @@ class budget_ticket : public base::list_link<> {
   enum class phase : unsigned char { idle, queued, granted, refused };
 
   static void scan(budget::tree& tree);
-  static void wake_leader(budget::tree& tree);
-  static bytes reclaim_for_all(budget::tree& tree, base::unique_lock& locked, time_point deadline);
+  static budget::reclaimed reclaim_for_all(budget::tree& tree, base::unique_lock& locked, time_point deadline);
   static bool node_is_awaited(const budget::tree& tree, const memory_budget* node);
   memory_budget* charge_path(std::uint64_t scan_number);
   void block_at(memory_budget* node);

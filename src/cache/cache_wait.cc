@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "budget/event.h"
 #include "budget/ticket.h"
 #include "cache/cache_state.h"
 #include "os/waiting.h"
@@ -43,6 +44,9 @@ class memory_request {
     return true;
   }
   bool cannot_be() const { return cannot_be_; }
+  bool is_waiting() const { return ticket_.has_value() && !cannot_be_; }
+  // The getter gives up for it.
+  void tell() const { budget::tell_out_of_memory(budget_, amount_); }
   void withdraw() { ticket_.reset(); }
 
  private:
@@ -123,13 +127,17 @@ result<void*> raw_cache::state::wait(time_point deadline) {
       if (built.object == nullptr) return built.error;
       return hand_out(built.object);
     }
-    if (memory.cannot_be() && nothing_is_out()) return error_from(ENOMEM);
+    if (memory.cannot_be() && nothing_is_out()) {
+      memory.tell();
+      return error_from(ENOMEM);
+    }
   } while (place.park_until(deadline));
 
   if (void* handed = place.leave()) return hand_out(handed);
   // Others may still be in the queue, but whoever must go takes what nobody was given.
   const attempt last = take_now();
   if (last.object != nullptr) return hand_out(last.object);
+  if (memory.is_waiting()) memory.tell();
   return last.error ? last.error : error_from(ETIMEDOUT);
 }
 

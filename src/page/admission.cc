@@ -17,6 +17,7 @@
 // may ask this very cache: with a ticket for less, what is handed over would be what was taken away, for ever.
 #include "base/check.h"
 #include "base/mutant.h"
+#include "budget/event.h"
 #include "budget/ticket.h"
 #include "os/waiting.h"
 #include "page/cache_core.h"
@@ -83,7 +84,7 @@ std::uint32_t cache_core::grow_for(std::uint32_t pages_min, std::uint32_t pages_
     frame* grown = nullptr;
     {
       const base::lock locked(queue_guard_);
-      grown = grow();
+      grown = grow(growth::needed);
     }
     if (grown == nullptr) return 0;
     put_free(*grown);
@@ -101,7 +102,10 @@ os::wait_contents cache_core::waits_for_pages(time_point deadline) const {
 result<std::uint32_t> cache_core::wait_at_front(std::uint32_t pages_min, std::uint32_t pages_max, time_point deadline,
                                                 time_point& since) {
   // What is sure to come back are the pages that never leave.
-  if (pages_min > floor_ && !may_ever_own(pages_min)) return error_from(ENOMEM);
+  if (pages_min > floor_ && !may_ever_own(pages_min)) {
+    budget::tell_out_of_memory(budget_, bytes{arena_.page_length()} * pages_min);
+    return error_from(ENOMEM);
+  }
   os::parker& self = os::parker::current();
   for (;;) {
     if (const std::uint32_t given = take_credits(pages_min, pages_max); given != 0) return given;
@@ -117,7 +121,10 @@ result<std::uint32_t> cache_core::wait_at_front(std::uint32_t pages_min, std::ui
         break;
       }
       if (may_grow && ticket.refused()) break;  // the limit has come down: what is possible is looked at again
-      if (!in_time) return error_from(ETIMEDOUT);
+      if (!in_time) {
+        if (may_grow) budget::tell_out_of_memory(budget_, cost);
+        return error_from(ETIMEDOUT);
+      }
       const os::waiting noted(self, waits_for_pages(deadline), since);
       in_time = self.park_until(deadline);
       // Nobody is admitted before the front, so what it lacks only falls, and it asks anew a few times at most.

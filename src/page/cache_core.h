@@ -137,7 +137,8 @@ class cache_core final : budget::describer {
   void wake_admission();
 
   frame* take_free();
-  frame* grow();
+  enum class growth : unsigned char { spare, needed };
+  frame* grow(growth why);
   frame* cheap_frame();
   void put_free(frame& unneeded);
   scan_result scan(bool retry_failed);

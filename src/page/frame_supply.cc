@@ -58,9 +58,10 @@ frame* cache_core::take_free() {
   return &taken;
 }
 
-frame* cache_core::grow() {
+frame* cache_core::grow(growth why) {
   if (arena_.not_taken() == 0) return nullptr;
-  if (!budget_.try_charge(arena_.cost_of(1))) return nullptr;
+  const bytes cost = arena_.cost_of(1);
+  if (!(why == growth::spare ? budget_.try_charge_spare(cost) : budget_.try_charge(cost))) return nullptr;
   frame& taken = arena_.take();
   supply_.fetch_add(one_owned);
   return &taken;
@@ -127,8 +128,12 @@ result<frame*> cache_core::obtain_frame() {
     {
       const base::lock locked(queue_guard_);
       obtained = take_free();
-      if (obtained == nullptr) obtained = grown = grow();
+      // Above the budget's high mark its own pages go first: others have more use for what is left.
+      if (obtained == nullptr) obtained = grown = grow(growth::spare);
       if (obtained == nullptr) found = scan(!error);
+      if (obtained == nullptr && found.clean == nullptr && found.to_write == nullptr) {
+        obtained = grown = grow(growth::needed);
+      }
     }
     if (grown != nullptr) wake_admission();  // it adds a credit
     if (obtained == nullptr) obtained = found.clean;

@@ -87,7 +87,7 @@ frame* cache_core::cheap_frame() {
   {
     const base::lock locked(queue_guard_);
     if (frame* free = take_free(); free != nullptr) return free;
-    grown = grow();
+    grown = grow(growth::spare);
     if (grown == nullptr) return scan_clean(cheap_looks_max);
   }
   wake_admission();  // it adds a credit

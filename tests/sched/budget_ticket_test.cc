@@ -8,8 +8,11 @@
 #include <larder/memory_budget.h>
 
 #include "base/mutex.h"
+#include "budget/round.h"
+#include "budget/tree.h"
 #include "os/clock.h"
 #include "tests/sched/explore.h"
+#include "tests/sched/page_daemon.h"
 
 namespace larder::sched {
 namespace {
@@ -207,6 +210,60 @@ TEST(BudgetTicketSchedTest, WaiterThatTheLimitLeavesNoRoomForIsToldSo) {
   const search_report report = explore<hopeless_waiter>({.preemptions = 2});
   EXPECT_TRUE(has_no_failure(report));
   EXPECT_TRUE(report.exhausted);
+}
+
+// A charge passes the high mark while the page daemon, which has come down from one before, goes to rest. It is seen by
+// one side or the other.
+class mark_crosser : public scenario, private reclaimer {
+ public:
+  mark_crosser() {
+    set_page_daemon(true);
+    budget_.add_reclaimer(*this, reclaim_stage::clean_pages);
+    require(budget_.try_charge({cached_}), "there was no room");
+    thread("charger", [this] { require(budget_.try_charge(60_B), "there was no room"); });
+    thread("daemon", [this] { visit(); });
+  }
+  void audit() override {
+    visit();
+    require(budget_.used() <= 100_B, "%llu bytes are used, and the page daemon rests",
+            static_cast<unsigned long long>(budget_.used().count));
+    budget_.remove_reclaimer(*this);
+    budget_.release(bytes{cached_} + 60_B);
+    budget_.audit();
+    set_page_daemon(false);
+  }
+
+ private:
+  void visit() {
+    for (int most = 3; most > 0; --most) {
+      due_ = std::min(due_, take_page_daemon_call());
+      if (due_ <= os::now()) due_ = budget::reclaim_round(*budget::state_of(budget_).tree, os::now());
+    }
+  }
+  bytes reclaim(bytes wanted) override {
+    const bytes given = std::min(wanted, bytes{cached_});
+    cached_ -= given.count;
+    budget_.release(given);
+    return given;
+  }
+
+  memory_budget budget_{"budget", {.limit = 200_B, .high_mark_percent = 50, .low_mark_percent = 25}};
+  std::uint64_t cached_ = 110;
+  time_point due_ = no_deadline;
+};
+
+TEST(BudgetTicketSchedTest, DaemonThatGoesToRestMissesNoCrossing) {
+  const search_report report = explore<mark_crosser>({.preemptions = 3});
+  EXPECT_TRUE(has_no_failure(report));
+  EXPECT_TRUE(report.exhausted);
+}
+
+TEST(BudgetTicketSchedTest, DaemonThatRestsWithoutALookIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<mark_crosser>(mutant::daemon_rests_unlooked));
+}
+
+TEST(BudgetTicketSchedTest, DaemonThatIsBelievedToComeIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<mark_crosser>(mutant::daemon_kept_called));
 }
 
 }  // namespace

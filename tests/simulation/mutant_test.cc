@@ -56,6 +56,8 @@ TEST(SimulationMutantTest, ReleaseThatHandsNothingOverIsCaught) {
 
 TEST(SimulationMutantTest, TicketThatForgetsItsGrantIsCaught) { EXPECT_TRUE(is_killed(mutant::timeout_drops_grant)); }
 
+TEST(SimulationMutantTest, PauseThatNobodyEndsIsCaught) { EXPECT_TRUE(is_killed(mutant::pause_never_ends)); }
+
 TEST(SimulationMutantTest, FrontThatAsksForItsOwnFramesIsCaught) {
   EXPECT_TRUE(is_killed(mutant::own_frames_asked_back));
 }

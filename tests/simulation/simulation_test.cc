@@ -54,9 +54,10 @@ totals play(std::uint64_t first, std::uint64_t count, const std::function<outcom
   const auto shown = [](std::uint64_t figure) { return static_cast<unsigned long long>(figure); };
   std::printf(
       "%llu stories, %llu switches, %llu evictions, %llu failed writes, waits: %llu for memory, %llu for "
-      "admission, %llu for frames; %llu pages reclaimed\n",
+      "admission, %llu for frames; %llu pages reclaimed; %llu visits of the page daemon\n",
       shown(all.stories), shown(all.switches), shown(all.evictions), shown(all.write_back_errors),
-      shown(all.memory_waits), shown(all.admission_waits), shown(all.frame_waits), shown(all.reclaimed));
+      shown(all.memory_waits), shown(all.admission_waits), shown(all.frame_waits), shown(all.reclaimed),
+      shown(all.daemon_rounds));
   return all;
 }
 
@@ -73,6 +74,7 @@ TEST_P(SimulationTest, StoriesEndWell) {
   EXPECT_GT(all.admission_waits, 0U);
   EXPECT_GT(all.frame_waits, 0U);
   EXPECT_GT(all.reclaimed, 0U);
+  EXPECT_GT(all.daemon_rounds, 0U);
 }
 
 INSTANTIATE_TEST_SUITE_P(Parts, SimulationTest, ::testing::Range(std::uint64_t{0}, std::uint64_t{4}));

@@ -5,8 +5,11 @@
 #include <cerrno>
 #include <utility>
 
+#include "budget/round.h"
+#include "budget/tree.h"
 #include "os/clock.h"
 #include "tests/sched/keeper.h"
+#include "tests/sched/page_daemon.h"
 #include "tests/simulation/memory.h"
 
 namespace larder::simulation {
@@ -41,13 +44,32 @@ bytes limit_of(const story_settings& chosen) {
 stage::stage(const story_settings& chosen) : settings(chosen), world_(std::make_unique<world>(chosen.world)) {
   renew_memory();
   sched::renew_keeper();
+  sched::set_page_daemon(true);
+}
+
+// The page daemon as an actor.
+void stage::run_page_daemon() {
+  actor& self = *world::actor_of_now();
+  sched::set_page_daemon_sleeper(&self);
+  time_point due = no_deadline;
+  while (!daemon_may_end_) {
+    due = std::min(due, sched::take_page_daemon_call());
+    if (due <= os::now()) {
+      due = budget::reclaim_round(*budget::state_of(*budget_).tree, os::now());
+    } else {
+      self.park_until(due);
+    }
+  }
+  sched::set_page_daemon_sleeper(nullptr);
+  daemon_may_end_ = false;
 }
 
 void stage::build() {
   const bytes reserve = settings.user_reserve ? bytes{settings.page_length} * 2 : bytes{};
   highest_limit_ = limit_of(settings) + reserve;
-  budget_ =
-      std::make_unique<memory_budget>("story", memory_budget::options{.limit = highest_limit_, .reserve = reserve});
+  budget_ = std::make_unique<memory_budget>(
+      "story", memory_budget::options{
+                   .limit = highest_limit_, .reserve = reserve, .high_mark_percent = settings.high_mark_percent});
   // While the limit changes, figures take a lock, so they are looked at by actors (story.cc).
   world_->add_law([this] {
     if (budget_ == nullptr || settings.limit_changes || budget_->used() <= budget_->limit()) return;
@@ -76,6 +98,7 @@ void stage::build() {
 
 void stage::play(std::vector<std::pair<std::string, std::function<void()>>> parts) {
   actor& director = *world::actor_of_now();
+  actor& daemon = world_->start("page daemon", [this] { run_page_daemon(); });
   auto left = std::make_shared<std::size_t>(parts.size());
   for (auto& [name, body] : parts) {
     actor& made = world_->start(name, [&director, left, body = std::move(body)] {
@@ -86,6 +109,9 @@ void stage::play(std::vector<std::pair<std::string, std::function<void()>>> part
   }
   const doing noted("waits for all actors");
   while (*left > 0) director.park();
+  daemon_may_end_ = true;
+  daemon.unpark();
+  while (daemon_may_end_) world_->sleep(microseconds(50));
 }
 
 void stage::audit() {
@@ -126,6 +152,7 @@ void stage::take_down() {
     world_->require(figures.pages_dirty == 0, "pages are dirty after all were flushed");
   }
   result_.memory_waits = budget_->waits();
+  result_.daemon_rounds = budget::state_of(*budget_).daemon_rounds.value();
   for (const auto& each : files_) each->file.reset();
   caches_.clear();
   world_->require(budget_->used() == bytes{}, "memory is charged to nobody");

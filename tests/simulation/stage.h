@@ -82,6 +82,7 @@ class stage {
   static outcome perform(const story_settings& chosen, const std::function<void(stage&)>& director);
 
  private:
+  void run_page_daemon();
   std::uint64_t next_stamp() { return ++stamps_; }
 
   std::unique_ptr<world> world_;
@@ -90,6 +91,7 @@ class stage {
   std::vector<std::unique_ptr<page_cache>> caches_;
   std::vector<std::unique_ptr<staged_file>> files_;
   std::uint64_t stamps_ = 0;
+  bool daemon_may_end_ = false;
   outcome result_;
 };
 

@@ -425,6 +425,7 @@ story_settings settings_of(std::uint64_t seed) {
   made.limit_changes = random.one_in(3);
   made.troubled = random.one_in(2);
   made.user_reserve = random.one_in(4);
+  if (random.one_in(2)) made.high_mark_percent = static_cast<std::uint8_t>(random.between(50, 95));
   if (random.one_in(5)) made.page_length = page_size << random.between(1, 2);
   made.policy = eviction_policies[random.below(eviction_policies.size())];
   if (random.one_in(2)) made.read_ahead_pages = random.between(1, 8);

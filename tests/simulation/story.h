@@ -35,10 +35,11 @@ struct story_settings {
   unsigned hoarders = 0;
   unsigned power_cuts = 0;
   bool limit_changes = false;
-  std::uint64_t writes_fail_us = 0;  // from the beginning, for so long, no write succeeds
-  bytes limit{};                     // of the budget; nothing: what the caches need, and `extra_pages`
-  bool troubled = false;             // the disks are worse for a while, now and then
-  bool user_reserve = false;         // the budget keeps a reserve for reclaimers
+  std::uint64_t writes_fail_us = 0;      // from the beginning, for so long, no write succeeds
+  bytes limit{};                         // of the budget; nothing: what the caches need, and `extra_pages`
+  bool troubled = false;                 // the disks are worse for a while, now and then
+  std::uint8_t high_mark_percent = 100;  // of the budget: the page daemon has work above it
+  bool user_reserve = false;             // the budget keeps a reserve for reclaimers
 };
 
 // What a seed means.
@@ -53,6 +54,7 @@ struct story_figures {
   std::uint64_t admission_waits = 0;
   std::uint64_t frame_waits = 0;
   std::uint64_t reclaimed = 0;
+  std::uint64_t daemon_rounds = 0;
 
   story_figures& operator+=(const story_figures& more) {
     switches += more.switches;
@@ -62,6 +64,7 @@ struct story_figures {
     admission_waits += more.admission_waits;
     frame_waits += more.frame_waits;
     reclaimed += more.reclaimed;
+    daemon_rounds += more.daemon_rounds;
     return *this;
   }
 };

@@ -87,9 +87,7 @@ result<void> virtual_disk::carry_out(kind what, std::vector<piece> pieces, bool 
     const std::uint64_t done_in_1000 = settings.tears && !random.one_in(3) ? random.below(1001) : 0;
     std::erase_if(pieces, [&](const piece&) { return !random.happens(done_in_1000); });
   }
-  // What fails takes some time: else who tries again and again does so for ever at one moment.
-  const std::chrono::nanoseconds whole =
-      std::max<std::chrono::nanoseconds>(latency(), std::chrono::microseconds(fails ? 20 : 0));
+  const std::chrono::nanoseconds whole = latency();
   std::size_t next = 0;
   if (whole.count() > 0) {
     // Some at the beginning, some on the way, the rest at the end.
