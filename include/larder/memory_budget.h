@@ -115,6 +115,10 @@ class LARDER_API memory_budget {
     // more. With 100 memory is reclaimed only when somebody lacks it. low <= high <= 100; 0 takes the defaults.
     std::uint8_t high_mark_percent = 0;
     std::uint8_t low_mark_percent = 0;
+    // Of a root only: the limit is never more than nine tenths of what the process's control group may have (version 1
+    // or 2; the rest is for what the library does not see), which is looked up once a second; and when the system says
+    // that tasks stand still for want of memory (its pressure stall information), the daemon gives back a part.
+    bool follows_system = false;
   };
   static constexpr std::uint8_t default_high_mark_percent = 90;
   static constexpr std::uint8_t default_low_mark_percent = 85;
@@ -127,7 +131,8 @@ class LARDER_API memory_budget {
   memory_budget& operator=(const memory_budget&) = delete;
 
   // The root that everything uses unless told otherwise. Its limit is LARDER_MEMORY_LIMIT (bytes, or with K, M or G)
-  // from the environment when first used; none if that is not set. Never destroyed.
+  // from the environment when first used; if that is not set, it follows the system (`options::follows_system`). Never
+  // destroyed.
   static memory_budget& process();
 
   // Takes `amount` from this budget and all above, or nothing. Fails also while others wait for memory here: who does

@@ -58,17 +58,23 @@ node_state::node_state(memory_budget& itself, std::string_view chosen_name, memo
       parent(above),
       tree(above != nullptr ? state_of(*above).tree : std::make_shared<budget::tree>()),
       ceiling(std::min(chosen.limit, unlimited).count),
-      wanted_limit(ceiling.load()) {
+      wanted_limit(ceiling.load()),
+      own_limit(full()) {
   LARDER_CHECK(reserve <= full(), "budget \"%s\": the reserve of %llu bytes is more than the limit of %llu",
                name.c_str(), static_cast<unsigned long long>(reserve.count),
                static_cast<unsigned long long>(full().count));
   LARDER_CHECK(its_marks.low <= its_marks.high && its_marks.high <= 100,
                "budget \"%s\": a low mark of %d and a high mark of %d percent: expected low <= high <= 100",
                name.c_str(), its_marks.low, its_marks.high);
+  LARDER_CHECK(parent == nullptr || !chosen.follows_system, "budget \"%s\" is no root, and so cannot follow the system",
+               name.c_str());
   place_mark();
   if (parent != nullptr) ++state_of(*parent).children;
-  const base::lock locked(tree->guard);
-  tree->nodes.push_back(*this);
+  {
+    const base::lock locked(tree->guard);
+    tree->nodes.push_back(*this);
+  }
+  if (chosen.follows_system) page_daemon::of_process().follow_system(*tree);
 }
 
 node_state::~node_state() {
@@ -239,7 +245,9 @@ memory_budget::~memory_budget() {
 memory_budget& memory_budget::process() {
   static auto* instance = [] {
     options chosen;
-    if (const char* text = std::getenv("LARDER_MEMORY_LIMIT"); text != nullptr) {
+    const char* text = std::getenv("LARDER_MEMORY_LIMIT");
+    chosen.follows_system = text == nullptr;
+    if (text != nullptr) {
       const auto limit = parse_bytes(text);
       LARDER_CHECK(limit, "LARDER_MEMORY_LIMIT is \"%s\": expected a number of bytes, or one with K, M or G", text);
       chosen.limit = *limit;

@@ -4,6 +4,9 @@
 // limit is to come down, or a pause is over. What a visit does stands in round.cc. A tree is due at one time only, the
 // earliest that was asked for, and those that are due are visited in that order, a bounded piece of work each.
 //
+// It also looks after those who follow the system: once a second at the limit of the control group, and it sleeps for
+// the kernel's word that memory is short (PSI) with a parker that polls.
+//
 // Who waits for memory reclaims itself (ticket.cc): it needs no thread to be woken first. The daemon works ahead, so
 // that few have to wait: that is what the marks are for.
 #include "budget/page_daemon.h"
@@ -17,8 +20,23 @@ namespace larder::budget {
 namespace {
 
 constexpr std::chrono::seconds start_pause{1};
+// How long a task stands still for want of memory before it is called pressure.
+constexpr std::chrono::milliseconds stall{150};
+
+// A limit that is there may change at any time; that one appears is rare.
+std::chrono::seconds look_period(bytes limit) { return std::chrono::seconds(limit < unlimited ? 1 : 10); }
+
+void set_system_limit(tree& in, bytes limit) {
+  const base::lock locked(in.guard);
+  auto* root = static_cast<node_state*>(in.nodes.front());  // no node is older
+  if (root == nullptr) return;
+  const bytes share = limit < unlimited ? limit / 10 * 9 : unlimited;
+  if (std::exchange(root->system_limit, share) != share) root->limit_changed();
+}
 
 }  // namespace
+
+os::group_files page_daemon::system_files;
 
 struct page_daemon::fork_hooks final : os::fork_participant {
   explicit fork_hooks(page_daemon& of) : os::fork_participant(base::lock_rank::page_daemon), owner(of) {}
@@ -27,6 +45,11 @@ struct page_daemon::fork_hooks final : os::fork_participant {
   void in_child() override {
     owner.thread_.forget();
     while (daemon_entry* each = owner.due_.pop_front()) each->due = no_deadline;
+    // What the thread watches is told to one process only. The child may be moved to another group.
+    if (owner.pressure_parker_ != nullptr) owner.pressure_parker_->abandon();
+    owner.pressure_parker_ = nullptr;
+    owner.pressure_asked_ = false;
+    owner.group_.reset();
     owner.guard_.unlock_after_fork();
   }
   page_daemon& owner;
@@ -55,6 +78,68 @@ bool page_daemon::call(tree& in, time_point when) {
 void page_daemon::leave(tree& in) {
   const base::lock locked(guard_);
   if (in.daemon_entry::linked()) base::intrusive_list<daemon_entry>::remove(in);
+  if (in.follower::linked()) base::intrusive_list<follower, follower>::remove(in);
+}
+
+void page_daemon::follow_system(tree& in) {
+  base::unique_lock locked(guard_);
+  if (!group_) group_.emplace(system_files);
+  const os::memory_group group = *group_;
+  locked.unlock();
+  const bytes limit = group.limit();
+  set_system_limit(in, limit);
+  locked.lock();
+  followers_.push_back(in);
+  next_look_ = std::min(next_look_, os::now() + look_period(limit));
+  thread_.wake();  // where there is no room for a thread, the next call that finds some makes it follow too
+}
+
+std::vector<std::shared_ptr<tree>> page_daemon::followers_held() {
+  std::vector<std::shared_ptr<tree>> held;
+  for (follower* each = followers_.front(); each != nullptr; each = followers_.after(*each)) {
+    if (auto one = static_cast<tree*>(each)->weak_from_this().lock()) held.push_back(std::move(one));
+  }
+  return held;
+}
+
+void page_daemon::look_at_system(base::unique_lock& locked) {
+  if (!group_) group_.emplace(system_files);
+  const os::memory_group group = *group_;
+  auto held = followers_held();
+  locked.unlock();
+  const bytes limit = group.limit();
+  for (const auto& each : held) set_system_limit(*each, limit);
+  held.clear();
+  locked.lock();
+  next_look_ = followers_.empty() ? no_deadline : os::now() + look_period(limit);
+}
+
+void page_daemon::note_pressure() {
+  base::unique_lock locked(guard_);
+  auto held = followers_held();
+  locked.unlock();
+  for (const auto& each : held) {
+    {
+      const base::lock tree_locked(each->guard);
+      each->system_presses = true;
+    }
+    call(*each, time_point{});
+  }
+}
+
+// From now on this thread sleeps for pressure too, if the system tells of it.
+void page_daemon::watch_pressure(base::unique_lock& locked) {
+  pressure_asked_ = true;
+  if (!group_) group_.emplace(system_files);
+  const os::memory_group group = *group_;
+  locked.unlock();
+  os::polling_parker* made = nullptr;
+  if (auto watched = group.watch_pressure(stall)) {
+    if (const auto parker = os::polling_parker::make(*std::move(watched))) made = *parker;
+  }
+  if (made != nullptr) os::parker::set_current(made);
+  locked.lock();
+  pressure_parker_ = made;
 }
 
 void page_daemon::enlist(tree& in, time_point when) {
@@ -73,9 +158,16 @@ tree* page_daemon::first_due() {
 void page_daemon::run() {
   base::unique_lock locked(guard_);
   while (!thread_.stopping()) {
+    if (!followers_.empty() && !pressure_asked_) watch_pressure(locked);
+    if (pressure_parker_ != nullptr && pressure_parker_->take_event()) {
+      locked.unlock();
+      note_pressure();
+      locked.lock();
+    }
+    if (next_look_ <= os::now()) look_at_system(locked);
     tree* first = first_due();
     if (first == nullptr || first->due > os::now()) {
-      thread_.sleep_until(locked, first == nullptr ? no_deadline : first->due);
+      thread_.sleep_until(locked, first == nullptr ? next_look_ : std::min(first->due, next_look_));
       continue;
     }
     base::intrusive_list<daemon_entry>::remove(*first);

@@ -92,6 +92,19 @@ time_point serve(tree& in, base::unique_lock& locked, node_state& at, time_point
   return now;
 }
 
+// A sixteenth of what is used, of all stages: what the system lacks it takes from everybody, and it says so again.
+void give_back_to_system(tree& in, base::unique_lock& locked) {
+  node_state* const root = static_cast<node_state*>(in.nodes.front());  // no node is older
+  const bytes wanted = root->look().used / 16;
+  tell(locked, *root, budget_event::kind::system_pressure, wanted);
+  const reclaimed got =
+      reclaim_within(in, locked, &root->self, wanted, reclaim_stage::last_resort, [] { return true; });
+  if (node_state* still = static_cast<node_state*>(in.nodes.front())) {
+    still->daemon_rounds.add();
+    still->daemon_bytes.add(got.given.count);
+  }
+}
+
 }  // namespace
 
 std::chrono::nanoseconds pause_after(std::uint32_t failures) {
@@ -106,6 +119,7 @@ time_point reclaim_round(tree& in, time_point now) {
     budget_ticket::wake_leader(in);
   }
   if (std::exchange(in.stall_to_tell, false)) budget_ticket::tell_stalled(in, locked);
+  if (std::exchange(in.system_presses, false) && in.nodes.front() != nullptr) give_back_to_system(in, locked);
   const std::uint64_t visit = ++in.scans;
   time_point due = in.pause_end;
   while (node_state* at = next_called(in, visit)) {

@@ -2,8 +2,9 @@
 //
 // The queue for memory. Tickets wait in one list per tree, oldest first. A pass over it (`scan`) charges for each
 // ticket that fits and marks the node where one does not; a later ticket whose path has a marked node waits too, so
-// nobody is overtaken at a node, and nobody waits for a node that is not theirs. A pass follows every release, so freed
-// bytes are charged to the oldest fitting ticket before its owner even wakes (KF-44, KF-53).
+// nobody is overtaken at a node, and nobody waits for a node that is not theirs. A pass ends where the root is full:
+// all who are behind pass through it, and are still noted where they did not fit before. A pass follows every release,
+// so freed bytes are charged to the oldest fitting ticket before its owner even wakes (KF-44, KF-53).
 //
 // No release is lost to a ticket that enters meanwhile: it enters, then scans; a releaser subtracts, then looks whether
 // anybody has entered (both sequentially consistent).
@@ -34,6 +35,12 @@ namespace larder {
 namespace {
 
 constexpr std::uint32_t promises_max = 8;
+
+memory_budget* root_of(memory_budget& node) {
+  memory_budget* root = &node;
+  while (root->parent() != nullptr) root = root->parent();
+  return root;
+}
 
 bool has_passed(time_point deadline) { return deadline != no_deadline && os::now() >= deadline; }
 
@@ -74,7 +81,10 @@ result<void> budget_ticket::begin() {
   tree.hopeful = true;
   scan(tree);
   if (late) ++tree.waiting;
-  if (!handed_over_) budget_.state_->waits.add();
+  if (!handed_over_) {
+    if (blocked_at_ == nullptr) block_at(root_of(budget_));  // the pass ended before it
+    budget_.state_->waits.add();
+  }
   return {};
 }
 
@@ -174,6 +184,7 @@ void budget_ticket::scan(budget::tree& tree) {
     } else {
       full->state_->blocked_scan = number;
       ticket->block_at(full);
+      if (full->parent() == nullptr) break;  // the root, which is on everybody's path
     }
     ticket = next;
   }
@@ -228,22 +239,31 @@ void budget_ticket::refuse_hopeless(budget::tree& tree) {
 }
 
 result<void> memory_budget::set_limit(bytes wanted) {
-  wanted = std::min(wanted, unlimited);
   budget::node_state& at = *state_;
   if (wanted < at.reserve) return error_from(EINVAL);
-  budget::tree& tree = *at.tree;
-  const base::lock locked(tree.guard);
-  at.wanted_limit.store(wanted.count);
-  const bytes holds = at.look().limit;
-  if (wanted > holds) at.raise_limit(wanted - holds);
-  const bool late = base::is_mutant(base::mutant::cut_before_enter);
-  const bool cut = wanted < holds && !(late && at.lower_limit());
-  if (cut != at.cut) at.set_cut(cut);
-  budget_ticket::refuse_hopeless(tree);
-  if (!late) budget_ticket::scan(tree);
-  tree.hopeful = true;
-  budget_ticket::wake_leader(tree);
+  const base::lock locked(at.tree->guard);
+  at.own_limit = std::min(wanted, unlimited);
+  at.limit_changed();
   return {};
+}
+
+void budget::node_state::limit_changed() {
+  const bytes wanted = std::max(std::min(own_limit, system_limit), reserve);
+  wanted_limit.store(wanted.count);
+  const bytes holds = look().limit;
+  if (wanted > holds) raise_limit(wanted - holds);
+  const bool late = base::is_mutant(base::mutant::cut_before_enter);
+  const bool begins = wanted < holds && !(late && lower_limit());
+  if (begins != cut) set_cut(begins);
+  budget_ticket::look_again(*tree, !late);
+}
+
+// After a change of a limit.
+void budget_ticket::look_again(budget::tree& tree, bool scans) {
+  refuse_hopeless(tree);
+  if (scans) scan(tree);
+  tree.hopeful = true;
+  wake_leader(tree);
 }
 
 // Charges this ticket to its whole path, or to nothing; returns the node that is full or has an older ticket waiting.

@@ -44,6 +44,8 @@ class budget_ticket : public base::list_link<> {
   static void wake_leader(budget::tree& tree);
   // Tells that the oldest waiter waits in vain; drops the mutex meanwhile.
   static void tell_stalled(budget::tree& tree, base::unique_lock& locked);
+  // After a change of a limit: who waits may have room now, or never any more. `scans` is false for a mutant.
+  static void look_again(budget::tree& tree, bool scans);
   // In a forked child: those who waited, wait in the parent. The tree's mutex is held.
   static void forget_all(budget::tree& tree);
   // Dies if a queued ticket has room and nobody older waits in its way. The tree's mutex is held.

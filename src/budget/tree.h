@@ -42,13 +42,14 @@ struct marks {
 // For budgets that name none. Tests that count every page change them.
 extern marks default_marks;
 
-// What the page daemon knows of a tree. Guarded by the daemon's mutex.
+// What the page daemon knows of a tree, and of one whose root follows the system. Guarded by the daemon's mutex.
 struct daemon_entry : base::list_link<> {
   time_point due = no_deadline;  // when it is to look at the tree next
 };
+struct follower : base::list_link<follower> {};
 
 // What the budgets of one tree share.
-struct tree final : os::fork_participant, std::enable_shared_from_this<tree>, daemon_entry {
+struct tree final : os::fork_participant, std::enable_shared_from_this<tree>, daemon_entry, follower {
   tree();
   ~tree() override;
   void before_fork() override { guard.lock_for_fork(); }
@@ -75,6 +76,7 @@ struct tree final : os::fork_participant, std::enable_shared_from_this<tree>, da
   std::uint32_t broken_promises = 0;              // guarded by `guard`; rounds in a row that found nothing after that
   time_point pause_end = no_deadline;             // guarded by `guard`; nobody reclaims for tickets before
   bool stall_to_tell = false;                     // guarded by `guard`; for the daemon to tell
+  bool system_presses = false;                    // guarded by `guard`; for the daemon to give back
   std::uint32_t cuts = 0;                         // guarded by `guard`; nodes whose limit is to come down
   base::atomic<std::uint32_t> waiting{0};         // tickets in the queue, and cuts; written under `guard`, read without
 };
@@ -107,7 +109,8 @@ struct node_state final : budget_node {
   // Both of one instant. May take the tree's mutex, unless the caller holds it: then nothing changes meanwhile.
   usage look() const;
 
-  // The rest of a change of the limit; under the tree's mutex.
+  // Has the lower of `own_limit` and `system_limit` hold, as soon as it can; under the tree's mutex, as the next four.
+  void limit_changed();
   void raise_limit(bytes by);
   // Takes away what is free, up to what the limit has still to come down by. True if it is down.
   bool lower_limit();
@@ -131,7 +134,9 @@ struct node_state final : budget_node {
   base::passive_atomic<std::uint64_t> ceiling;       // written under the tree's mutex; never falls
   base::passive_atomic<std::uint64_t> withheld{0};   // the same; as far as the limit is below the ceiling
   base::atomic<std::uint32_t> limit_changes{0};      // the same; odd while the three change
-  base::passive_atomic<std::uint64_t> wanted_limit;  // the same
+  base::passive_atomic<std::uint64_t> wanted_limit;  // the same; the lower of these two
+  bytes own_limit;                                   // the same
+  bytes system_limit = unlimited;                    // the same
   base::passive_atomic<std::uint64_t> high_mark;     // the same; of `occupied`
   bool cut = false;                                  // guarded by the tree's mutex; the limit has still to come down
   base::passive_atomic<std::uint64_t> peak{0};

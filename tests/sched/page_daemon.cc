@@ -50,6 +50,7 @@ bool page_daemon::call(tree&, time_point when) {
 }
 
 void page_daemon::leave(tree&) {}
+void page_daemon::follow_system(tree&) {}
 void page_daemon::run() {}
 
 }  // namespace budget
