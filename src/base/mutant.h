@@ -17,8 +17,8 @@ enum class mutant : std::uint8_t {
   timeout_drops_grant,        // budget: a ticket that gave up forgets what was handed to it
   limit_without_withholding,  // budget: a limit is lowered to what is free without taking that from those who charge
   cut_before_enter,           // budget: a limit is lowered by what is free before it counts as waiting
-  daemon_rests_unlooked,      // budget: the page daemon rests without looking whether the mark was passed meanwhile
-  daemon_kept_called,         // budget: the page daemon goes to rest, but charges go on believing that it was called
+  daemon_clears_late,         // budget: the page daemon looks what is used, and then says that no visit is due
+  daemon_kept_called,         // budget: the page daemon comes, but charges go on believing that a visit is due
   pause_never_ends,           // budget: nobody ends the pause of those who reclaim for tickets
   token_without_look,         // parker: unpark stores the token and does not look for a sleeper
   sleep_without_look,         // parker: park goes to sleep without asking for the token again

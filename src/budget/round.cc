@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the page daemon does for a budget. Each is in one of four states, and `daemon_called` is true in all but the
-// first:
+// What the page daemon does for a budget. `daemon_called` says that a visit is due: a charge that passes the high mark
+// sets it, or a limit that is to come down, and calls; a visit clears it and looks. A budget is
 //
-//   at rest   until a charge passes the high mark, or a limit is set that is lower than what is used
-//   called    until the daemon comes
-//   at work   reclaims down to the low mark, or the lower limit, in steps, visit by visit, as long as it finds anything
-//   pausing   a visit found nothing: not again before the end of a pause that doubles with each such visit (KF-50).
-//             Then it rests, until the next charge above the mark: what nobody needs more of is left alone (KF-46).
-//             A limit that has still to come down needs no charge: it is tried again.
+//   at rest   nothing to do
+//   at work   from above the high mark, or a limit that is to come down, to the low mark, in steps, visit by visit, as
+//             long as it finds anything
+//   pausing   a visit found nothing: not again before the end of a pause that doubles with each such visit (KF-50), and
+//             then only if charges went on above the mark: what nobody needs more of is left alone (KF-46). A limit
+//             that has still to come down is tried again by itself.
 //
-// No crossing is missed: a charge adds, then looks whether the daemon was called; the daemon says that it rests, then
-// looks whether more than the mark is used (both sequentially consistent).
+// No crossing is missed: a charge adds, then looks whether a visit is due; a visit clears that, then looks what is used
+// (both sequentially consistent; models/page_daemon.pml).
 //
 // For the marks it asks the first four stages. What the CPUs' arrays and idle stacks hold is made again at the price of
 // every user's fast path, so the last stage is for those who wait for memory, and for limits that come down.
@@ -45,21 +45,28 @@ node_state* next_called(const tree& in, std::uint64_t visit) {
   return nullptr;
 }
 
-time_point rest(node_state& at, time_point now) {
+time_point rest(node_state& at) {
   at.under_pressure = false;
   at.dry_rounds = 0;
-  if (!base::is_mutant(base::mutant::daemon_kept_called)) at.daemon_called = false;
-  if (base::is_mutant(base::mutant::daemon_rests_unlooked)) return no_deadline;
-  return at.is_above_mark() && !at.daemon_called.exchange(true) ? now : no_deadline;
+  at.next_visit = no_deadline;
+  if (base::is_mutant(base::mutant::daemon_clears_late)) at.daemon_called = false;
+  return no_deadline;
+}
+
+// The next visit is due by itself.
+time_point come_again(node_state& at, time_point when) {
+  at.daemon_called = true;
+  at.next_visit = when;
+  return when;
 }
 
 time_point pause(base::unique_lock& locked, node_state& at, bool passed_over, time_point now) {
   if (!passed_over) ++at.dry_rounds;
-  const time_point end = now + pause_after(at.dry_rounds + 2);
-  at.pausing = true;
-  at.pause_end = end;
+  at.pause_end = now + pause_after(at.dry_rounds + 2);
+  at.next_visit = no_deadline;
+  const time_point due = at.cut ? come_again(at, at.pause_end) : no_deadline;
   if (at.dry_rounds == 1 && !passed_over) tell(locked, at, budget_event::kind::stalled, at.daemon_need());
-  return end;
+  return due;
 }
 
 time_point serve(tree& in, base::unique_lock& locked, node_state& at, time_point now) {
@@ -67,13 +74,14 @@ time_point serve(tree& in, base::unique_lock& locked, node_state& at, time_point
     at.lowering = false;
     tell(locked, at, budget_event::kind::limit_lowered, {});
   }
-  if (at.pausing && now < at.pause_end && at.daemon_need().count > 0) return at.pause_end;
-  if (std::exchange(at.pausing, false) && !at.cut) {
+  if (at.next_visit != no_deadline && now < at.next_visit) return at.next_visit;
+  if (!base::is_mutant(base::mutant::daemon_kept_called) && !base::is_mutant(base::mutant::daemon_clears_late)) {
     at.daemon_called = false;
-    return no_deadline;
   }
   const bytes need = at.daemon_need();
-  if (need.count == 0) return rest(at, now);
+  const bool goes_on = at.cut || at.under_pressure || at.is_above_mark();
+  if (need.count == 0 || !goes_on) return rest(at);
+  if (now < at.pause_end) return come_again(at, at.pause_end);
   if (!at.cut && !std::exchange(at.under_pressure, true)) tell(locked, at, budget_event::kind::pressure, need);
   const memory_budget* const node = &at.self;
   const reclaim_stage last = at.cut ? reclaim_stage::last_resort : reclaim_stage::user;
@@ -86,10 +94,10 @@ time_point serve(tree& in, base::unique_lock& locked, node_state& at, time_point
   if (still == nullptr) return no_deadline;
   still->daemon_rounds.add();
   still->daemon_bytes.add(got.given.count);
-  if (still->daemon_need().count == 0) return rest(*still, now);
+  if (still->daemon_need().count == 0) return rest(*still);
   if (got.given.count == 0) return pause(locked, *still, got.passed_over, now);
   still->dry_rounds = 0;
-  return now;
+  return come_again(*still, now);
 }
 
 // A sixteenth of what is used, of all stages: what the system lacks it takes from everybody, and it says so again.

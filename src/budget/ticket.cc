@@ -348,7 +348,7 @@ void budget::tree::in_child() {
   for (budget_node* node = nodes.front(); node != nullptr; node = nodes.after(*node)) {
     auto& at = static_cast<budget::node_state&>(*node);
     at.daemon_called = false;
-    at.pausing = false;
+    at.next_visit = no_deadline;
     at.being_told = 0;
   }
   pause_end = no_deadline;

@@ -141,11 +141,11 @@ struct node_state final : budget_node {
   bool cut = false;                                  // guarded by the tree's mutex; the limit has still to come down
   base::passive_atomic<std::uint64_t> peak{0};
   base::counter waits;
-  base::atomic<bool> daemon_called{false};  // and it has not looked yet, or pauses
+  base::atomic<bool> daemon_called{false};  // a visit of the page daemon is due
   bool under_pressure = false;              // guarded by the tree's mutex; from the high mark to the low one
   bool lowering = false;                    // guarded by the tree's mutex; from a cut to when its end is told
-  bool pausing = false;                     // guarded by the tree's mutex; the daemon found nothing to reclaim
-  time_point pause_end = no_deadline;       // guarded by the tree's mutex
+  time_point next_visit = no_deadline;      // guarded by the tree's mutex; that is due by itself
+  time_point pause_end{};                   // guarded by the tree's mutex; the daemon does nothing before
   std::uint32_t dry_rounds = 0;             // guarded by the tree's mutex; of the daemon, in a row
   std::uint64_t visited_scan = 0;           // guarded by the tree's mutex; the daemon's last visit
   base::counter daemon_rounds;

@@ -212,8 +212,8 @@ TEST(BudgetTicketSchedTest, WaiterThatTheLimitLeavesNoRoomForIsToldSo) {
   EXPECT_TRUE(report.exhausted);
 }
 
-// A charge passes the high mark while the page daemon, which has come down from one before, goes to rest. It is seen by
-// one side or the other.
+// A charge passes the high mark while the page daemon, which has come down from one before, goes to rest. A visit
+// follows that sees it.
 class mark_crosser : public scenario, private reclaimer {
  public:
   mark_crosser() {
@@ -258,8 +258,8 @@ TEST(BudgetTicketSchedTest, DaemonThatGoesToRestMissesNoCrossing) {
   EXPECT_TRUE(report.exhausted);
 }
 
-TEST(BudgetTicketSchedTest, DaemonThatRestsWithoutALookIsCaught) {
-  EXPECT_TRUE(mutant_is_killed<mark_crosser>(mutant::daemon_rests_unlooked));
+TEST(BudgetTicketSchedTest, DaemonThatLooksBeforeItClearsIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<mark_crosser>(mutant::daemon_clears_late));
 }
 
 TEST(BudgetTicketSchedTest, DaemonThatIsBelievedToComeIsCaught) {
