@@ -60,10 +60,13 @@ std::string unescaped(std::string_view text) {
 
 }  // namespace
 
-memory_group::memory_group(const group_files& from) : pressure_file_(from.pressure) {
+memory_group::memory_group(const group_files& from)
+    : memory_group(contents_of(from.groups), contents_of(from.mounts), from.pressure) {}
+
+memory_group::memory_group(std::string_view groups, std::string_view mounts, std::string pressure)
+    : pressure_file_(std::move(pressure)) {
   std::string first_version_path;
   std::string second_version_path;
-  const std::string groups = contents_of(from.groups);
   for (std::string_view rest = groups; !rest.empty();) {
     std::string_view line = take_until(rest, '\n');
     const std::string_view number = take_until(line, ':');
@@ -71,7 +74,6 @@ memory_group::memory_group(const group_files& from) : pressure_file_(from.pressu
     if (lists(controllers, "memory")) first_version_path = line;
     if (number == "0" && controllers.empty()) second_version_path = line;
   }
-  const std::string mounts = contents_of(from.mounts);
   for (std::string_view rest = mounts; !rest.empty();) {
     std::string_view line = take_until(rest, '\n');
     for (int skipped = 0; skipped < 3; ++skipped) take_until(line, ' ');

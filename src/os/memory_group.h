@@ -23,6 +23,8 @@ struct group_files {
 class memory_group {
  public:
   explicit memory_group(const group_files& from = {});
+  // From what the first two files hold.
+  memory_group(std::string_view groups, std::string_view mounts, std::string pressure);
 
   // The lowest limit of the group and those above it, as it is now; `unlimited` where there is none or none can be
   // read.
