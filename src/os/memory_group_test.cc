@@ -27,7 +27,7 @@ class MemoryGroupTest : public ::testing::Test {
     std::filesystem::create_directories((root_ / name).parent_path());
     std::ofstream(root_ / name) << text;
   }
-  memory_group group() const { return memory_group({path("groups"), path("mounts"), path("pressure")}); }
+  memory_group group() const { return memory_group(group_files{path("groups"), path("mounts"), path("pressure")}); }
 
   std::filesystem::path root_;
 };
