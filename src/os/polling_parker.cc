@@ -19,6 +19,9 @@
 namespace larder::os {
 namespace {
 
+// Leak checkers find all of them from here.
+base::atomic<polling_parker*> newest{nullptr};
+
 // Rounded up, so that a deadline has passed when poll says so.
 int milliseconds_until(time_point deadline) {
   if (deadline == no_deadline) return -1;
@@ -35,7 +38,9 @@ result<polling_parker*> polling_parker::make(descriptor watched) {
   if (fault::fires(call::event)) return error_from(errno);
   descriptor wake(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!wake) return error_from(errno);
-  return new polling_parker(std::move(watched), std::move(wake));
+  auto* made = new polling_parker(std::move(watched), std::move(wake));
+  made->older_ = newest.exchange(made);
+  return made;
 }
 
 bool polling_parker::park_until(time_point deadline) {

@@ -31,6 +31,7 @@ class polling_parker final : public parker {
   polling_parker(descriptor watched, descriptor wake);
   ~polling_parker() = default;
 
+  [[maybe_unused]] polling_parker* older_ = nullptr;
   descriptor watched_;
   descriptor wake_;  // an eventfd: not zero while there is a token
   base::atomic<bool> asleep_{false};
