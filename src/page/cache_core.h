@@ -142,6 +142,7 @@ class cache_core final : budget::describer {
   frame* cheap_frame();
   void put_free(frame& unneeded);
   scan_result scan(bool retry_failed);
+  result<frame*> write_and_evict(frame& chosen);
   bool evict(frame& page);
   result<frame*> obtain_frame();
   frame* scan_clean(std::uint64_t looks);

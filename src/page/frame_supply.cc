@@ -9,9 +9,9 @@
 // puts it back into `owned` if it finds none). So at every instant at least one owned frame is neither. It is
 //   free                     we take it;
 //   clean and not pinned     we evict it;
-//   dirty and not pinned     we write it back, which takes no memory: the vectors are on the stack, the pages where
-//   they
-//                            are (KF-52); then it is clean. If that fails, the caller gets the error;
+//   dirty and not pinned     we write it back, which takes no memory (the vectors are on the stack, the pages stay
+//   where
+//                            they are: KF-52), and evict it; if all such fail, the caller gets the error;
 //   being written            by another, who needs no memory either; it ends, and we are woken;
 //   held by a discard        the same;
 //   on its way to free       we are woken when it is there.
@@ -41,13 +41,6 @@
 #include "page/cache_core.h"
 
 namespace larder::page {
-namespace {
-
-// Dirty pages that the eviction hand passes over in search of a clean one before it has some written: with more, its
-// search would cost as much as the write.
-constexpr int dirty_passed_max = 64;
-
-}  // namespace
 
 // queue_guard_ is held, here and in the next three.
 frame* cache_core::take_free() {
@@ -85,25 +78,41 @@ bool cache_core::evict(frame& page) {
   return true;
 }
 
-// Looks at every page at most so often that its marks are gone.
+// Looks at every page at most so often that its marks are gone. The first that may go by the policy is the one, clean
+// or dirty: to pass dirty pages over would keep them in memory beyond others that are used more. Those that failed are
+// passed, and tried again only when there is nothing else.
 cache_core::scan_result cache_core::scan(bool retry_failed) {
-  frame* candidate = nullptr;
-  int dirty_passed = 0;
+  frame* last_resort = nullptr;
   queue_->begin();
-  for (std::uint64_t steps = queue_->steps_max(); steps > 0 && dirty_passed < dirty_passed_max; --steps) {
+  for (std::uint64_t steps = queue_->steps_max(); steps > 0; --steps) {
     frame* at = queue_->advance();
     if (at == nullptr) continue;
     const state_word seen = at->state.load(base::memory_order_relaxed);
     if ((seen & unevictable) == dirty && !base::is_mutant(base::mutant::dirty_evicted)) {
-      if ((seen & held) != 0 || ((seen & failed) != 0 && !retry_failed)) continue;
-      if (candidate == nullptr) candidate = at;
-      ++dirty_passed;
+      if ((seen & failed) != 0) {
+        if (last_resort == nullptr) last_resort = at;
+      } else if (begin_write(*at, false)) {
+        return {.to_write = at};
+      }
     } else if (evict(*at)) {
       return {.clean = at};
     }
   }
-  if (candidate != nullptr && begin_write(*candidate, false)) return {.to_write = candidate};
+  if (retry_failed && last_resort != nullptr && begin_write(*last_resort, false)) return {.to_write = last_resort};
   return {};
+}
+
+// Writes the page that a scan chose, and takes it, for the policy's hand is past it already. Null if it was hit
+// meanwhile, or is not to be had; a search that begins at the end of a queue meets it again first.
+result<frame*> cache_core::write_and_evict(frame& chosen) {
+  const std::uint64_t generation = chosen.generation.load();  // of a page that is `writing`, so it stands still
+  if (const auto written = write_back(chosen); !written) return written.error();
+  const base::lock locked(queue_guard_);
+  // Acquire: what has none of these set is in the queue, so it has an owner. Partner: the release in unpin.
+  const state_word seen = chosen.state.load(base::memory_order_acquire);
+  if ((seen & (unevictable | queue_->marks())) != 0 || queue_->told_of_hits()) return nullptr;
+  if (chosen.generation.load() != generation || !evict(chosen)) return nullptr;
+  return &chosen;
 }
 
 void cache_core::put_free(frame& unneeded) {
@@ -139,7 +148,9 @@ result<frame*> cache_core::obtain_frame() {
     if (obtained == nullptr) obtained = found.clean;
     if (obtained != nullptr) break;
     if (found.to_write != nullptr) {
-      if (const auto written = write_back(*found.to_write); !written) error = written.error();
+      const auto taken = write_and_evict(*found.to_write);
+      if (!taken) error = taken.error();
+      if (taken) obtained = *taken;
       continue;
     }
     if (error) break;
@@ -224,9 +235,11 @@ frame* cache_core::surplus_frame(bool any_page) {
       found = scan(!write_failed);
     }
     if (found.clean != nullptr || found.to_write == nullptr) return found.clean;
-    if (!write_back(*found.to_write)) {
+    if (const auto taken = write_and_evict(*found.to_write); !taken) {
       if (write_failed) return nullptr;
       write_failed = true;
+    } else if (*taken != nullptr) {
+      return *taken;
     }
   }
 }

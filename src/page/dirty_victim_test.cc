@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A page leaves in its turn whether it is dirty or not: then it is written first. Only what cannot be written, or not
+// now, is passed over.
+#include <functional>
+
+#include "page/page_test.h"
+
+namespace larder::page {
+namespace {
+
+// Calls back while a page is being written.
+class watched_disk final : public backing {
+ public:
+  explicit watched_disk(std::uint64_t size) : disk_(size) {}
+  bytes size() const override { return disk_.size(); }
+  result<void> read(std::span<const iovec> into, std::uint64_t offset) override { return disk_.read(into, offset); }
+  result<void> write(std::span<const iovec> from, std::uint64_t offset) override {
+    if (on_write) on_write();
+    return disk_.write(from, offset);
+  }
+  result<void> discard(std::uint64_t offset, bytes length) override { return disk_.discard(offset, length); }
+  result<void> zero(std::uint64_t offset, bytes length) override { return disk_.zero(offset, length); }
+  result<void> flush() override { return disk_.flush(); }
+
+  std::function<void()> on_write;
+
+ private:
+  test_disk disk_;
+};
+
+class DirtyVictimTest : public page_cache_test, public ::testing::WithParamInterface<eviction_policy> {
+ protected:
+  static constexpr std::uint64_t pages = 16;
+
+  DirtyVictimTest() {
+    policy_ = GetParam();
+    dirty_percent_ = 100;
+    make_fixed_cache(pages);
+  }
+  void miss(cached_file& file, std::uint64_t number) { ASSERT_TRUE(file.read_ahead(number * page, bytes{page})); }
+  bool is_there(const cached_file& file, std::uint64_t number) { return file.resident(number * page, bytes{1}); }
+};
+
+TEST_P(DirtyVictimTest, IsNotPassedOverForAPageThatIsClean) {
+  test_disk disk(1000 * page);
+  auto file = open(disk);
+  ASSERT_TRUE(file->write(0, filled(page, 1)));
+  for (std::uint64_t number = 2; number < 2 * pages; number += 2) miss(*file, number);
+  miss(*file, 100);
+  EXPECT_EQ(disk.writes, 1U);
+  EXPECT_EQ(disk.contents()[0], std::byte{1});
+  EXPECT_FALSE(is_there(*file, 0)) << "what was written was for its frame";
+  for (std::uint64_t number = 2; number < 2 * pages; number += 2) EXPECT_TRUE(is_there(*file, number)) << number;
+}
+
+TEST_P(DirtyVictimTest, HasItsNeighboursWrittenAndTheyStayAndGoInTheirTurn) {
+  test_disk disk(1000 * page);
+  auto file = open(disk);
+  for (std::uint64_t number = 0; number < pages; ++number) ASSERT_TRUE(file->write(number * page, filled(page, 1)));
+  for (std::uint64_t gone = 0; gone < pages / 2; ++gone) {
+    miss(*file, 100 + 2 * gone);
+    EXPECT_EQ(disk.writes, 1U);
+    for (std::uint64_t number = 0; number < pages; ++number) {
+      EXPECT_EQ(is_there(*file, number), number > gone) << number << " after " << gone;
+    }
+  }
+}
+
+TEST_P(DirtyVictimTest, IsPassedOverAfterItsWriteFailedWhileOthersCanGo) {
+  test_disk disk(1000 * page);
+  auto file = open(disk);
+  ASSERT_TRUE(file->write(0, filled(page, 1)));
+  for (std::uint64_t number = 2; number < 2 * pages; number += 2) miss(*file, number);
+  disk.fail_writes = true;
+  for (std::uint64_t gone = 1; gone < pages; ++gone) {
+    miss(*file, 100 + 2 * gone);
+    EXPECT_EQ(disk.writes, 1U) << "it is not tried by each miss";
+    EXPECT_TRUE(is_there(*file, 0));
+    EXPECT_FALSE(is_there(*file, 2 * gone));
+  }
+  disk.fail_writes = false;
+  ASSERT_TRUE(file->flush());
+}
+
+// What fails is tried again when all has failed, and goes if it succeeds.
+TEST_P(DirtyVictimTest, IsTheLastResortAfterItsWriteFailed) {
+  test_disk disk(1000 * page);
+  auto file = open(disk);
+  for (std::uint64_t number = 0; number < 2 * pages; number += 2) {
+    ASSERT_TRUE(file->write(number * page, filled(page, 1)));
+  }
+  disk.fail_writes = true;
+  EXPECT_EQ(file->read_ahead(100 * page, bytes{page}).error(), error_from(EIO));
+  EXPECT_EQ(disk.writes, pages);
+  EXPECT_EQ(file->read_ahead(100 * page, bytes{page}).error(), error_from(EIO));
+  EXPECT_EQ(disk.writes, pages + 1);
+  disk.fail_writes = false;
+  miss(*file, 100);
+  EXPECT_EQ(cache_->stats().pages_dirty, pages - 1);
+  ASSERT_TRUE(file->flush());
+}
+
+TEST_P(DirtyVictimTest, StaysIfItIsHitWhileItIsWritten) {
+  watched_disk disk(1000 * page);
+  auto file = open(disk);
+  ASSERT_TRUE(file->write(0, filled(page, 1)));
+  for (std::uint64_t number = 2; number < 2 * pages; number += 2) miss(*file, number);
+  pin_admission admission = admit(2);
+  disk.on_write = [&] {
+    for (int times = 0; times < 2; ++times) EXPECT_TRUE(file->try_pin(0, admission));  // S3-FIFO wants two
+  };
+  ASSERT_TRUE(file->read_ahead(100 * page, bytes{page}, &admission));
+  EXPECT_TRUE(is_there(*file, 0));
+  EXPECT_FALSE(is_there(*file, 2));
+}
+
+TEST_P(DirtyVictimTest, StaysIfItIsChangedWhileItIsWritten) {
+  watched_disk disk(1000 * page);
+  auto file = open(disk);
+  ASSERT_TRUE(file->write(0, filled(page, 1)));
+  for (std::uint64_t number = 2; number < 2 * pages; number += 2) miss(*file, number);
+  pin_admission admission = admit(2);
+  int writes = 0;
+  disk.on_write = [&] {
+    if (++writes > 1) return;
+    page_ref changed = file->try_pin(0, admission);
+    changed.data()[0] = std::byte{2};
+    changed.mark_dirty();
+  };
+  ASSERT_TRUE(file->read_ahead(100 * page, bytes{page}, &admission));
+  EXPECT_EQ(value_at(*file, 0), 2);
+  ASSERT_TRUE(file->flush());
+}
+
+// The reclaimer's second stage goes by the same order.
+TEST_P(DirtyVictimTest, IsWrittenForWhoWantsMemoryBack) {
+  cache_.reset();
+  budget_ = std::make_unique<memory_budget>("test", memory_budget::options{.limit = 256_KiB});
+  cache_ = *page_cache::create(
+      "test", {.budget = budget_.get(), .guaranteed_pages = 4, .policy = policy_, .dirty_percent = 100});
+  test_disk disk(1000 * page);
+  auto file = open(disk);
+  for (std::uint64_t number = 0; number < pages; number += 2) ASSERT_TRUE(file->write(number * page, filled(page, 1)));
+  EXPECT_EQ(budget_->reclaim(bytes{2 * page}), bytes{2 * page});
+  EXPECT_EQ(disk.writes, 2U) << "no more than have to";
+  EXPECT_FALSE(is_there(*file, 0));
+  EXPECT_FALSE(is_there(*file, 2));
+  EXPECT_TRUE(is_there(*file, 4));
+  ASSERT_TRUE(file->flush());
+}
+
+INSTANTIATE_TEST_SUITE_P(Policies, DirtyVictimTest, ::testing::ValuesIn(eviction_policies), policy_in_name());
+
+}  // namespace
+}  // namespace larder::page
