@@ -32,14 +32,14 @@ inline constexpr bytes largest_page_size{64U << 10};
 
 // Which page leaves when room is needed.
 enum class eviction_policy : unsigned char {
-  sieve,    // a mark and a hand: resists scans, costs least
-  s3_fifo,  // a small queue for the new, a main queue, and the keys of those that left last: 28 bytes more for a page
+  sieve,    // marks and a hand: resists scans, costs least
+  s3_fifo,  // a small queue for the new, a SIEVE for the rest, and the keys of those that left last: 28 bytes a page
   clock,    // to compare with
   lru,      // to compare with: exact, so every hit takes the cache's mutex
 };
 inline constexpr std::array eviction_policies{eviction_policy::sieve, eviction_policy::s3_fifo, eviction_policy::clock,
                                               eviction_policy::lru};
-inline constexpr eviction_policy default_eviction_policy = eviction_policy::sieve;
+inline constexpr eviction_policy default_eviction_policy = eviction_policy::s3_fifo;
 
 // "sieve", "s3-fifo", "clock", "lru", and back; EINVAL for any other name.
 LARDER_API std::string_view name_of(eviction_policy policy);

@@ -118,7 +118,7 @@ TEST_F(AdmissionTest, ReclaimTakesCleanPagesBeforeItWritesDirtyOnes) {
   ASSERT_TRUE(file->read_ahead(10 * page, bytes{60 * page}));
   ASSERT_EQ(budget_->reclaim(bytes{page}).count, page);  // the hand has gone around: nothing has been used lately
   ASSERT_TRUE(file->write(0, filled(10 * page, 1)));
-  for (std::uint64_t number = 60; number < 70; ++number) value_at(*file, number * page);
+  for (std::uint64_t number = 60; number < 80; ++number) value_at(*file, (60 + number % 10) * page);  // twice each
   const std::uint32_t owned = cache_->stats().pages_owned;
   const std::uint64_t writes = disk.writes;
   ASSERT_EQ(budget_->reclaim(bytes{40 * page}).count, 40 * page);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 
@@ -142,7 +143,8 @@ class cache_core final : budget::describer {
   frame* cheap_frame();
   void put_free(frame& unneeded);
   scan_result scan(bool retry_failed);
-  result<frame*> write_and_evict(frame& chosen);
+  void note_following(const frame& chosen, scan_result& found);
+  result<frame*> write_and_evict(scan_result& found);
   bool evict(frame& page);
   result<frame*> obtain_frame();
   frame* scan_clean(std::uint64_t looks);
@@ -170,6 +172,7 @@ class cache_core final : budget::describer {
   result<void> write_back(frame& begun);
   void end_write(file& owner, std::span<frame* const> pages, bool succeeded);
   frame* rotate_dirty(file& owner);
+  void write_each(file& owner, std::span<const std::uint64_t> numbers);
   std::span<std::uint64_t> oldest_dirty(file& owner, std::span<std::uint64_t> into);
   result<void> write_page(file& owner, std::uint64_t number);
   void set_dirty(frame& page, state_word ends);
@@ -279,6 +282,9 @@ inline void cache_core::unpin(frame& page) {
 struct cache_core::scan_result {
   frame* clean = nullptr;     // evicted: the caller's
   frame* to_write = nullptr;  // `writing` was begun on it
+  // Pages of its file that are dirty and will be next to go.
+  std::array<std::uint64_t, batch_pages_max - 1> following{};
+  std::size_t following_count = 0;
 };
 
 }  // namespace larder::page

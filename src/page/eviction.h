@@ -44,6 +44,9 @@ class eviction {
   // Looks at the next page, and returns it if by the policy it may go, null if it stays or there is none. Whoever
   // cannot evict it goes on.
   virtual frame* advance() = 0;
+  // The page that follows `page`, which advance returned as one that may go, in the order in which it will look at
+  // them; null at the end of that queue. Looks at nothing: it changes no mark, nor where the search goes on.
+  virtual frame* following(const frame& page) const = 0;
   virtual std::uint32_t size() const = 0;
   // After so many steps every page was returned once, whatever its marks were.
   virtual std::uint64_t steps_max() const { return std::uint64_t{2} * size(); }

@@ -114,48 +114,44 @@ class s3_fifo_model final : public policy_model {
  public:
   void insert(page_number page) override {
     const auto ghost = std::find(ghosts_.begin(), ghosts_.end(), page);
-    (ghost == ghosts_.end() ? small_ : main_).push_back({page, 0});
+    const bool small_is_full = small_.size() * 10 >= small_.size() + main_.size() + 1;
+    (ghost != ghosts_.end() || small_is_full ? main_ : small_).push_back({page, 0});
     if (ghost != ghosts_.end()) ghosts_.erase(ghost);
   }
   void hit(page_number page) override {
     for (std::list<one>* queue : {&small_, &main_}) {
       for (one& each : *queue) {
-        if (each.page == page) each.hits = std::min(each.hits + 1, 3);
+        if (each.page == page) ++each.hits;
       }
     }
   }
   void drop(page_number page) override {
-    for (std::list<one>* queue : {&small_, &main_})
-      queue->remove_if([&](const one& each) { return each.page == page; });
+    const auto is_it = [page](const one& each) { return each.page == page; };
+    if (hand_ != main_.end() && is_it(*hand_)) ++hand_;
+    small_.remove_if(is_it);
+    main_.remove_if(is_it);
   }
   page_number evict(const std::set<page_number>& held) override {
     auto small = small_.begin();
-    auto main = main_.begin();
-    for (;;) {
+    for (std::size_t main_looks = 2 * main_.size();;) {
       const std::size_t size = small_.size() + main_.size();
-      if (small != small_.end() && (small_.size() * 10 >= size || main == main_.end())) {
+      if (small != small_.end() && (small_.size() * 10 >= size || main_looks == 0)) {
         const auto at = small++;
         if (at->hits > 1) {
-          at->hits = 0;
-          const bool at_end = main == main_.end();
-          main_.splice(main_.end(), small_, at);
-          if (at_end) main = std::prev(main_.end());
+          main_.push_back({at->page, 0});
+          small_.erase(at);
         } else if (held.count(at->page) == 0) {
           ghosts_.push_back(at->page);
           while (ghosts_.size() > size - size / 10) ghosts_.pop_front();
           return erased(small_, at);
         }
-      } else {
-        const auto at = main++;
-        if (at->hits > 0) {
-          --at->hits;
-          const bool at_end = main == main_.end();
-          main_.splice(main_.end(), main_, at);
-          if (at_end) main = std::prev(main_.end());
-        } else if (held.count(at->page) == 0) {
-          return erased(main_, at);
-        }
+        continue;
       }
+      if (main_looks == 0) main_looks = 2 * main_.size();
+      --main_looks;
+      if (hand_ == main_.end()) hand_ = main_.begin();
+      const auto at = hand_++;
+      if (std::exchange(at->hits, 0) == 0 && held.count(at->page) == 0) return erased(main_, at);
     }
   }
 
@@ -171,6 +167,7 @@ class s3_fifo_model final : public policy_model {
   }
   std::list<one> small_;  // the oldest first, as in the others
   std::list<one> main_;
+  std::list<one>::iterator hand_ = main_.end();
   std::list<page_number> ghosts_;
 };
 

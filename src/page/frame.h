@@ -27,7 +27,6 @@ inline constexpr state_word stale = state_word{1} << 38;    // the backing chang
 // Hits since the eviction policy last took a mark away. Each hit sets the next, up to those that the policy counts.
 inline constexpr state_word visited = state_word{1} << 39;
 inline constexpr state_word visited_twice = state_word{1} << 40;
-inline constexpr state_word visited_thrice = state_word{1} << 41;
 inline constexpr state_word waited = state_word{1} << 42;      // somebody waits for busy or writing to end
 inline constexpr state_word read_ahead = state_word{1} << 43;  // brought in unasked, and not hit yet
 // Both for a page that is dirty in a range that is being discarded.

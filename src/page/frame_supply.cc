@@ -34,6 +34,8 @@
 // nobody: when the last of them finds nothing, it asks to be called again at the next of those events (KF-46, KF-49).
 // The first takes only clean pages that were not used lately, so that others' memory of that kind goes before any page
 // is written; the second all, in the order of eviction.
+#include <algorithm>
+
 #include "base/check.h"
 #include "base/mutant.h"
 #include "os/memory.h"
@@ -41,8 +43,16 @@
 #include "page/cache_core.h"
 
 namespace larder::page {
+namespace {
 
-// queue_guard_ is held, here and in the next three.
+// Pages after a dirty one that are looked at for others to write with it: with more, that would cost as much as the
+// write. Of a small cache this part: further away are those that are used.
+constexpr std::uint32_t following_looks_max = 64;
+constexpr std::uint32_t following_share = 8;
+
+}  // namespace
+
+// queue_guard_ is held, here and in the next four.
 frame* cache_core::take_free() {
   if (free_head_ == no_frame) return nullptr;
   frame& taken = arena_.at(free_head_);
@@ -92,21 +102,53 @@ cache_core::scan_result cache_core::scan(bool retry_failed) {
       if ((seen & failed) != 0) {
         if (last_resort == nullptr) last_resort = at;
       } else if (begin_write(*at, false)) {
-        return {.to_write = at};
+        scan_result found{.to_write = at};
+        note_following(*at, found);
+        return found;
       }
     } else if (evict(*at)) {
       return {.clean = at};
     }
   }
-  if (retry_failed && last_resort != nullptr && begin_write(*last_resort, false)) return {.to_write = last_resort};
-  return {};
+  scan_result found;
+  if (retry_failed && last_resort != nullptr && begin_write(*last_resort, false)) found.to_write = last_resort;
+  return found;
+}
+
+// Which of the pages that will be next to go are dirty too, and of the same file.
+void cache_core::note_following(const frame& chosen, scan_result& found) {
+  const file* owner = chosen.owner.load(base::memory_order_relaxed);
+  const state_word kept = unevictable | held | failed | queue_->marks();
+  const frame* at = queue_->following(chosen);
+  std::uint32_t looks = std::min(following_looks_max, queue_->size() / following_share);
+  for (; looks > 0 && at != nullptr && at != &chosen; --looks) {
+    const state_word seen = at->state.load(base::memory_order_relaxed);
+    if ((seen & kept) == dirty && at->owner.load(base::memory_order_relaxed) == owner) {
+      found.following[found.following_count++] = at->number.load(base::memory_order_relaxed);
+      if (found.following_count == found.following.size()) return;
+    }
+    at = queue_->following(*at);
+  }
 }
 
 // Writes the page that a scan chose, and takes it, for the policy's hand is past it already. Null if it was hit
 // meanwhile, or is not to be had; a search that begins at the end of a queue meets it again first.
-result<frame*> cache_core::write_and_evict(frame& chosen) {
-  const std::uint64_t generation = chosen.generation.load();  // of a page that is `writing`, so it stands still
-  if (const auto written = write_back(chosen); !written) return written.error();
+result<frame*> cache_core::write_and_evict(scan_result& found) {
+  frame& chosen = *found.to_write;
+  const std::uint64_t generation = chosen.generation.load();  // it is `writing`, so all of its key stands still
+  const std::uint64_t number = chosen.number.load(base::memory_order_relaxed);
+  file& owner = *chosen.owner.load(base::memory_order_relaxed);
+  owner.references.fetch_add(1, base::memory_order_relaxed);
+  const auto written = write_back(chosen);
+  if (written) {
+    const std::span<std::uint64_t> following(found.following.data(), found.following_count);
+    // From that page upwards, and then from below.
+    std::sort(following.begin(), following.end());
+    std::rotate(following.begin(), std::lower_bound(following.begin(), following.end(), number), following.end());
+    write_each(owner, following);
+  }
+  release_file(owner);
+  if (!written) return written.error();
   const base::lock locked(queue_guard_);
   // Acquire: what has none of these set is in the queue, so it has an owner. Partner: the release in unpin.
   const state_word seen = chosen.state.load(base::memory_order_acquire);
@@ -148,7 +190,7 @@ result<frame*> cache_core::obtain_frame() {
     if (obtained == nullptr) obtained = found.clean;
     if (obtained != nullptr) break;
     if (found.to_write != nullptr) {
-      const auto taken = write_and_evict(*found.to_write);
+      const auto taken = write_and_evict(found);
       if (!taken) error = taken.error();
       if (taken) obtained = *taken;
       continue;
@@ -235,7 +277,7 @@ frame* cache_core::surplus_frame(bool any_page) {
       found = scan(!write_failed);
     }
     if (found.clean != nullptr || found.to_write == nullptr) return found.clean;
-    if (const auto taken = write_and_evict(*found.to_write); !taken) {
+    if (const auto taken = write_and_evict(found); !taken) {
       if (write_failed) return nullptr;
       write_failed = true;
     } else if (*taken != nullptr) {

@@ -164,9 +164,14 @@ void cache_core::limit_dirty(file& owner) {
   const std::uint64_t owned = owned_in(supply_.load(base::memory_order_relaxed));
   if (dirty_pages_.load(base::memory_order_relaxed) <= static_cast<std::int64_t>(owned * dirty_percent_ / 100)) return;
   std::array<std::uint64_t, batch_pages_max> space{};
-  for (const std::uint64_t number : oldest_dirty(owner, space)) {
+  write_each(owner, oldest_dirty(owner, space));
+}
+
+// Those that are dirty still, with their neighbours. An error is the next flush's to report: it will try again. Here
+// the rest would only fail likewise.
+void cache_core::write_each(file& owner, std::span<const std::uint64_t> numbers) {
+  for (const std::uint64_t number : numbers) {
     frame* begun = begin_write_at(owner, number);
-    // An error is the next flush's to report: it will try again. Here the rest would only fail likewise.
     if (begun != nullptr && !write_back(*begun)) return;
   }
 }
