@@ -33,7 +33,7 @@ inline constexpr bytes largest_page_size{64U << 10};
 // Which page leaves when room is needed.
 enum class eviction_policy : unsigned char {
   sieve,    // marks and a hand: resists scans, costs least
-  s3_fifo,  // a small queue for the new, a SIEVE for the rest, and the keys of those that left last: 28 bytes a page
+  s3_fifo,  // a small queue for the new, a SIEVE for the rest, and the keys of those that left last
   clock,    // to compare with
   lru,      // to compare with: exact, so every hit takes the cache's mutex
 };

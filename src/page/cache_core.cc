@@ -52,9 +52,8 @@ std::uint32_t capacity_of(const page_cache::options& chosen) {
       std::min<std::uint64_t>(most.count / chosen.page_size.count, std::numeric_limits<std::int32_t>::max()));
 }
 
-bytes fixed_charge_for(std::uint32_t capacity, const page_cache::options& chosen) {
-  return bytes{sizeof(cache_core)} + page_table::length_for(capacity) +
-         eviction::metadata_for(chosen.policy, capacity) + bytes{page_size};
+bytes fixed_charge_for(std::uint32_t capacity) {
+  return bytes{sizeof(cache_core)} + page_table::length_for(capacity) + bytes{page_size};
 }
 
 // What an open file takes.
@@ -64,7 +63,7 @@ constexpr bytes file_charge{sizeof(file) + sizeof(cached_file)};
 
 bytes cache_core::least_memory(const page_cache::options& chosen) {
   const std::uint32_t metadata_pages = chosen.guaranteed_pages / frame_arena::frames_per_metadata_page;
-  return fixed_charge_for(capacity_of(chosen), chosen) + chosen.page_size * chosen.guaranteed_pages +
+  return fixed_charge_for(capacity_of(chosen)) + chosen.page_size * chosen.guaranteed_pages +
          bytes{page_size} * metadata_pages;
 }
 
@@ -93,7 +92,7 @@ result<void> cache_core::build(std::uint32_t capacity, const page_cache::options
   const auto page_shift = static_cast<std::uint32_t>(std::countr_zero(chosen.page_size.count));
   if (const auto reserved = arena_.reserve(capacity, page_shift); !reserved) return reserved;
   if (const auto reserved = table_.reserve(capacity); !reserved) return reserved;
-  auto queue = eviction::create(chosen.policy, arena_, capacity);
+  auto queue = eviction::create(chosen.policy, arena_);
   if (!queue) return queue.error();
   queue_ = *std::move(queue);
   marks_full_ = queue_->told_of_hits() ? never_full : queue_->marks();
@@ -102,7 +101,7 @@ result<void> cache_core::build(std::uint32_t capacity, const page_cache::options
       static_cast<std::uint32_t>(std::min<std::uint64_t>(chosen.read_ahead / chosen.page_size, batch_pages_max));
   dirty_percent_ = chosen.dirty_percent;
   weight_ = chosen.weight;
-  fixed_charge_ = fixed_charge_for(capacity, chosen);
+  fixed_charge_ = fixed_charge_for(capacity);
   budget_.add_reclaimer(gives_clean_pages_, reclaim_stage::clean_pages);
   budget_.add_reclaimer(gives_any_page_, reclaim_stage::dirty_pages);
   budget::add_describer(*this, budget_);

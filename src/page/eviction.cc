@@ -131,12 +131,7 @@ class least_recently_used final : public eviction {
 
 class s3_fifo final : public eviction {
  public:
-  // Keys remembered at most: as many as pages of 4 KiB in a GiB. A larger cache has a shorter memory than the paper's.
-  static constexpr std::uint32_t ghosts_max = 1U << 18;
-  static std::uint32_t ghosts_for(std::uint32_t frames_max) { return std::min(frames_max, ghosts_max); }
-
   explicit s3_fifo(const frame_arena& arena) : eviction(arena) {}
-  result<void> reserve(std::uint32_t frames_max) { return ghosts_.reserve(ghosts_for(frames_max)); }
 
   void insert(frame& page) override {
     if (ghosts_.take(key_of(page)) || is_full(small_.size(), size() + 1)) return enter_main(page);
@@ -147,7 +142,7 @@ class s3_fifo final : public eviction {
   void remove(frame& page, departure why) override {
     if (page.in_main_queue) return main_.remove(page);
     if (why == departure::evicted)
-      ghosts_.insert(key_of(page), static_cast<std::uint32_t>(size() - size() / small_share));
+      ghosts_.remember(key_of(page), static_cast<std::uint32_t>(size() - size() / small_share));
     leave_small(page);
   }
   void begin() override {
@@ -201,21 +196,19 @@ class s3_fifo final : public eviction {
   sieve_queue main_{arena_};
   std::uint64_t main_looks_ = 0;  // that a search has left in the main queue
   bool promoted_ = false;         // from small to main by this search, since it last went round that
-  ghost_table ghosts_;
+  ghost_table ghosts_{arena_};
 };
 
 }  // namespace
 
-bytes eviction::metadata_for(eviction_policy policy, std::uint32_t frames_max) {
-  return policy == eviction_policy::s3_fifo ? ghost_table::length_for(s3_fifo::ghosts_for(frames_max)) : bytes{};
-}
-
-result<std::unique_ptr<eviction>> eviction::create(eviction_policy policy, const frame_arena& arena,
-                                                   std::uint32_t frames_max) {
+result<std::unique_ptr<eviction>> eviction::create(eviction_policy policy, const frame_arena& arena) {
   std::unique_ptr<eviction> made;
   switch (policy) {
     case eviction_policy::sieve:
       made = std::make_unique<sieve>(arena);
+      break;
+    case eviction_policy::s3_fifo:
+      made = std::make_unique<s3_fifo>(arena);
       break;
     case eviction_policy::clock:
       made = std::make_unique<clock>(arena);
@@ -223,12 +216,6 @@ result<std::unique_ptr<eviction>> eviction::create(eviction_policy policy, const
     case eviction_policy::lru:
       made = std::make_unique<least_recently_used>(arena);
       break;
-    case eviction_policy::s3_fifo: {
-      auto with_ghosts = std::make_unique<s3_fifo>(arena);
-      if (const auto reserved = with_ghosts->reserve(frames_max); !reserved) return reserved.error();
-      made = std::move(with_ghosts);
-      break;
-    }
     default:
       return error_from(EINVAL);
   }

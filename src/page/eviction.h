@@ -6,7 +6,6 @@
 
 #include <larder/page_cache.h>
 #include <larder/result.h>
-#include <larder/units.h>
 
 #include "page/frame_arena.h"
 
@@ -26,11 +25,8 @@ enum class departure : unsigned char {
 // Looking is not visiting: nothing that `advance` does makes a page stay longer than its hits do (KF-45).
 class eviction {
  public:
-  // ENOMEM. `frames_max`: the most pages that there will ever be.
-  static result<std::unique_ptr<eviction>> create(eviction_policy policy, const frame_arena& arena,
-                                                  std::uint32_t frames_max);
-  // What it takes beside the frames, all of it from the start.
-  static bytes metadata_for(eviction_policy policy, std::uint32_t frames_max);
+  // EINVAL if there is no such policy. One for an arena, which is reserved by then: what it knows is in the frames.
+  static result<std::unique_ptr<eviction>> create(eviction_policy policy, const frame_arena& arena);
 
   virtual ~eviction() = default;
   eviction(const eviction&) = delete;

@@ -112,11 +112,11 @@ class lru_model final : public policy_model {
 
 class s3_fifo_model final : public policy_model {
  public:
+  // What the ghosts do is seen in GhostTableTest.
+  s3_fifo_model(const frame_arena& arena, std::uint64_t salt) : ghosts_(arena), salt_(salt) {}
   void insert(page_number page) override {
-    const auto ghost = std::find(ghosts_.begin(), ghosts_.end(), page);
     const bool small_is_full = small_.size() * 10 >= small_.size() + main_.size() + 1;
-    (ghost != ghosts_.end() || small_is_full ? main_ : small_).push_back({page, 0});
-    if (ghost != ghosts_.end()) ghosts_.erase(ghost);
+    (ghosts_.take(salt_ + page) || small_is_full ? main_ : small_).push_back({page, 0});
   }
   void hit(page_number page) override {
     for (std::list<one>* queue : {&small_, &main_}) {
@@ -141,8 +141,7 @@ class s3_fifo_model final : public policy_model {
           main_.push_back({at->page, 0});
           small_.erase(at);
         } else if (held.count(at->page) == 0) {
-          ghosts_.push_back(at->page);
-          while (ghosts_.size() > size - size / 10) ghosts_.pop_front();
+          ghosts_.remember(salt_ + at->page, static_cast<std::uint32_t>(size - size / 10));
           return erased(small_, at);
         }
         continue;
@@ -168,10 +167,19 @@ class s3_fifo_model final : public policy_model {
   std::list<one> small_;  // the oldest first, as in the others
   std::list<one> main_;
   std::list<one>::iterator hand_ = main_.end();
-  std::list<page_number> ghosts_;
+  ghost_table ghosts_;
+  const std::uint64_t salt_;
 };
 
-std::unique_ptr<policy_model> model_of(eviction_policy policy) {
+// An arena of which every frame was used.
+void reserve_and_use(frame_arena& arena, std::uint32_t frames) {
+  ASSERT_TRUE(arena.reserve(frames, 12));
+  std::vector<frame*> all;
+  for (std::uint32_t i = 0; i < frames; ++i) all.push_back(&arena.take());
+  for (frame* each : all) arena.give_back(*each);
+}
+
+std::unique_ptr<policy_model> model_of(eviction_policy policy, const frame_arena& arena, std::uint64_t salt) {
   switch (policy) {
     case eviction_policy::sieve:
       return std::make_unique<sieve_model>();
@@ -180,7 +188,7 @@ std::unique_ptr<policy_model> model_of(eviction_policy policy) {
     case eviction_policy::lru:
       return std::make_unique<lru_model>();
     case eviction_policy::s3_fifo:
-      return std::make_unique<s3_fifo_model>();
+      return std::make_unique<s3_fifo_model>(arena, salt);
   }
   return nullptr;
 }
@@ -190,8 +198,9 @@ class EvictionTest : public ::testing::TestWithParam<eviction_policy> {
   static constexpr std::uint32_t frames = 48;
 
   EvictionTest() {
-    EXPECT_TRUE(arena_.reserve(frames, 12));
-    queue_ = *eviction::create(GetParam(), arena_, frames);
+    reserve_and_use(arena_, frames);
+    reserve_and_use(models_arena_, frames);
+    queue_ = *eviction::create(GetParam(), arena_);
     core_ = *cache_core::create("test", {.budget = &budget_, .guaranteed_pages = 1});
     owner_ = std::make_unique<file>(*core_, disk_, 12, 1);
   }
@@ -235,6 +244,7 @@ class EvictionTest : public ::testing::TestWithParam<eviction_policy> {
   std::unique_ptr<cache_core> core_;
   test_disk disk_{page_size};
   frame_arena arena_;
+  frame_arena models_arena_;
   std::unique_ptr<eviction> queue_;
   std::unique_ptr<file> owner_;  // whose pages they are said to be
   std::map<page_number, frame*> present_;
@@ -243,10 +253,10 @@ class EvictionTest : public ::testing::TestWithParam<eviction_policy> {
 TEST_P(EvictionTest, PagesLeaveInTheOrderOfTheModel) {
   for (std::uint64_t seed = 1; seed <= 20; ++seed) {
     std::mt19937_64 random(seed);
-    const auto model = model_of(GetParam());
+    const auto model = model_of(GetParam(), models_arena_, owner_->salt);
     const auto below = [&](std::uint64_t end) { return random() % end; };
     std::set<page_number> held;
-    queue_ = *eviction::create(GetParam(), arena_, frames);
+    queue_ = *eviction::create(GetParam(), arena_);
     for (int step = 0; step < 5000; ++step) {
       // Half of the pages asked for are of a few, so that there are hits, ghosts and scans.
       const page_number wanted = below(2) == 0 ? below(20) : below(200);
@@ -347,18 +357,60 @@ TEST_P(EvictionTest, ScanDrivesTheHotSetOutUnderLruOnly) {
 INSTANTIATE_TEST_SUITE_P(Policies, EvictionTest, ::testing::ValuesIn(eviction_policies), policy_in_name());
 
 TEST(GhostTableTest, RemembersTheLastKeys) {
-  ghost_table ghosts;
-  ASSERT_TRUE(ghosts.reserve(4));
-  for (std::uint64_t key = 1; key <= 6; ++key) ghosts.insert(key, 4);
-  EXPECT_FALSE(ghosts.take(2));
+  frame_arena arena;
+  reserve_and_use(arena, 64);
+  ghost_table ghosts(arena);
+  for (std::uint64_t key = 1; key <= 6; ++key) ghosts.remember(key, 4);
+  EXPECT_FALSE(ghosts.take(1));
+  EXPECT_FALSE(ghosts.take(99));
   EXPECT_TRUE(ghosts.take(4));
   EXPECT_FALSE(ghosts.take(4));
-  EXPECT_EQ(ghosts.size(), 3U);
-  ghosts.insert(7, 2);
-  EXPECT_EQ(ghosts.size(), 2U);
+  ghosts.remember(7, 1);
   EXPECT_TRUE(ghosts.take(7));
-  EXPECT_TRUE(ghosts.take(6));
-  EXPECT_FALSE(ghosts.take(5));
+  EXPECT_FALSE(ghosts.take(3));
+  ghosts.remember(8, 0);
+  EXPECT_FALSE(ghosts.take(8));
+}
+
+// Against an exact list: what it remembers too long, not at all, or without having seen it.
+TEST(GhostTableTest, ForgetsFewBeforeTheirTimeAndTakesFewForOthers) {
+  for (const std::uint32_t frames : {1'000U, 60'000U}) {
+    frame_arena arena;
+    reserve_and_use(arena, frames);
+    ghost_table ghosts(arena);
+    const std::uint32_t keys = frames - frames / 10;
+    std::mt19937_64 random(1);
+    std::vector<std::uint64_t> came;
+    // Longer than ages are told apart, so that they begin anew.
+    for (std::uint64_t i = 0; i < (std::uint64_t{1} << 17) * ghosts.unit(); ++i) {
+      came.push_back(i * 3 + random() % 3);
+      ghosts.remember(came.back(), keys);
+    }
+    std::uint32_t lost = 0;
+    std::uint32_t kept_too_long = 0;
+    std::uint32_t mistaken = 0;
+    for (std::uint64_t i = keys + ghosts.unit() + 1; i < came.size(); ++i) {
+      kept_too_long += ghosts.take(came[came.size() - 1 - i]) ? 1U : 0U;
+    }
+    for (std::uint64_t i = 0; i < 1'000'000; ++i) mistaken += ghosts.take(~i) ? 1U : 0U;
+    for (std::uint32_t i = 0; i < keys; ++i) lost += ghosts.take(came[came.size() - 1 - i]) ? 0U : 1U;
+    EXPECT_LE(lost, keys / 16);
+    EXPECT_LE(kept_too_long, came.size() / 10'000 + 1);
+    EXPECT_LE(mistaken, 1'000'000U / 10'000);
+  }
+}
+
+// While frames are added, most keys stay where they are found.
+TEST(GhostTableTest, RemembersWhileTheCacheGrows) {
+  frame_arena arena;
+  ASSERT_TRUE(arena.reserve(1000, 12));
+  for (int i = 0; i < 880; ++i) arena.take();
+  ghost_table ghosts(arena);
+  for (std::uint64_t key = 0; key < 500; ++key) ghosts.remember(key, 800);
+  for (int i = 0; i < 15; ++i) arena.take();
+  std::uint32_t found = 0;
+  for (std::uint64_t key = 0; key < 500; ++key) found += ghosts.take(key) ? 1U : 0U;
+  EXPECT_GE(found, 490U);
 }
 
 TEST(EvictionPolicyTest, NamesAreReadAndWritten) {

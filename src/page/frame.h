@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "base/atomic.h"
@@ -43,13 +44,14 @@ struct alignas(64) frame {
   // The page's key: written while `unused` by the one thread that has the frame, stable while the page is linked.
   base::atomic<std::uint64_t> number{0};
   base::atomic<file*> owner{nullptr};
-  base::atomic<frame_index> next_in_bucket{no_frame};  // written under the stripe's mutex
   // Moved on before another page or nobody has the frame (optimistic_read.cc).
   base::atomic<std::uint64_t> generation{0};
+  base::atomic<frame_index> next_in_bucket{no_frame};  // written under the stripe's mutex
   frame_index queue_next = no_frame;      // the eviction queue, the free or the spare list; the queue's mutex
   frame_index queue_previous = no_frame;  // the queue's mutex
   frame_index dirty_next = no_frame;      // the owner's dirty list; the file's mutex
   frame_index dirty_previous = no_frame;  // the file's mutex
+  std::array<std::uint32_t, 2> ghosts{};  // not of this frame's page (ghost_table.h); the queue's mutex
   bool dirty_listed = false;              // the file's mutex
   bool in_main_queue = false;             // which of S3-FIFO's queues it is in; the queue's mutex
 };

@@ -2,66 +2,62 @@
 #include "page/ghost_table.h"
 
 #include <algorithm>
-#include <cstddef>
-
-#include "os/memory.h"
+#include <bit>
 
 namespace larder::page {
+namespace {
 
-bytes ghost_table::length_for(std::uint32_t keys_max) {
-  return round_up_to_pages(bytes{sizeof(entry) + sizeof(entry_name)} * keys_max);
+constexpr int age_bits =
+    12;  // of the 16 that an age has: what is left in a place long after its time is not young again
+
+// Frames with places: rounded down to eighths of a power of two, so that a frame more seldom moves keys.
+std::uint32_t frames_with_places(std::uint32_t frames) {
+  const std::uint32_t step = std::max(std::bit_floor(frames) / 8, 1U);
+  return frames / step * step;
 }
 
-result<void> ghost_table::reserve(std::uint32_t keys_max) {
-  const auto mapped = os::map(length_for(keys_max));
-  if (!mapped) return mapped.error();
-  memory_ = *mapped;  // zeros: every chain is empty
-  entries_ = std::span(static_cast<entry*>(memory_), keys_max);
-  chains_ = std::span(reinterpret_cast<entry_name*>(entries_.data() + keys_max), keys_max);
-  return {};
+}  // namespace
+
+ghost_table::ghost_table(const frame_arena& arena)
+    : arena_(arena),
+      unit_shift_(static_cast<unsigned>(std::max(static_cast<int>(std::bit_width(arena.capacity())) - age_bits, 0))) {}
+
+ghost_table::hashed ghost_table::hash(std::uint64_t key) const {
+  key *= 0x9E3779B97F4A7C15U;
+  key = (key ^ (key >> 32)) * 0xD6E8FEB86659FD93U;
+  key ^= key >> 32;
+  const std::uint64_t frames = frames_with_places(arena_.end() - 1);  // one at least, whose page is being remembered
+  const std::uint64_t other = (key * 0x9E3779B97F4A7C15U) >> 32;
+  return {.in = {&arena_.at(static_cast<frame_index>(1 + ((key >> 32) * frames >> 32))),
+                 &arena_.at(static_cast<frame_index>(1 + (other * frames >> 32)))},
+          .mark = static_cast<std::uint16_t>(std::max<std::uint64_t>(key & 0xFFFF, 1))};
 }
 
-ghost_table::~ghost_table() {
-  if (memory_ != nullptr) os::unmap(memory_, length_for(static_cast<std::uint32_t>(entries_.size())));
-}
-
-ghost_table::entry_name& ghost_table::chain_of(std::uint64_t key) {
-  return chains_[((key * 0x9E3779B97F4A7C15U) >> 32) * chains_.size() >> 32];
-}
-
-void ghost_table::insert(std::uint64_t key, std::uint32_t keys) {
-  const std::size_t most = std::min<std::size_t>(keys, entries_.size());
-  if (most == 0) return;
-  while (size_ >= most) forget(oldest_);
-  const entry_name name = free_ != 0 ? free_ : ++used_;
-  if (free_ != 0) free_ = at(free_).next_in_chain;
-  entry_name& chain = chain_of(key);
-  at(name) = {.key = key, .next_in_chain = chain, .newer = 0, .older = newest_};
-  chain = name;
-  (newest_ == 0 ? oldest_ : at(newest_).newer) = name;
-  newest_ = name;
-  ++size_;
+void ghost_table::remember(std::uint64_t key, std::uint32_t keys) {
+  ++came_;
+  remembered_ = keys;
+  if (keys == 0) return;
+  const hashed at = hash(key);
+  place* oldest = nullptr;
+  for (frame* each : at.in) {
+    for (place& one : each->ghosts) {
+      if (oldest == nullptr || one == 0 || (*oldest != 0 && age_of(one) > age_of(*oldest))) oldest = &one;
+    }
+  }
+  *oldest = std::uint32_t{now()} << 16 | at.mark;
 }
 
 bool ghost_table::take(std::uint64_t key) {
-  if (size_ == 0) return false;
-  entry_name name = chain_of(key);
-  while (name != 0 && at(name).key != key) name = at(name).next_in_chain;
-  if (name == 0) return false;
-  forget(name);
-  return true;
-}
-
-void ghost_table::forget(entry_name name) {
-  entry& forgotten = at(name);
-  entry_name* link = &chain_of(forgotten.key);
-  while (*link != name) link = &at(*link).next_in_chain;
-  *link = forgotten.next_in_chain;
-  (forgotten.newer == 0 ? newest_ : at(forgotten.newer).older) = forgotten.older;
-  (forgotten.older == 0 ? oldest_ : at(forgotten.older).newer) = forgotten.newer;
-  forgotten.next_in_chain = free_;
-  free_ = name;
-  --size_;
+  if (remembered_ == 0) return false;
+  const hashed at = hash(key);
+  for (frame* each : at.in) {
+    for (place& one : each->ghosts) {
+      if (static_cast<std::uint16_t>(one) != at.mark || age_of(one) > remembered_ >> unit_shift_) continue;
+      one = 0;
+      return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace larder::page

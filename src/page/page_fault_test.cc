@@ -76,7 +76,6 @@ TEST_P(PageFaultTest, NothingIsLostWhenACallFails) {
   EXPECT_GT(nth, 1U);
 }
 
-// Of the policies, only S3-FIFO takes memory of its own.
 INSTANTIATE_TEST_SUITE_P(Calls, PageFaultTest,
                          ::testing::Combine(::testing::Values(eviction_policy::sieve, eviction_policy::s3_fifo),
                                             ::testing::Values(os::call::map, os::call::advise, os::call::open,
