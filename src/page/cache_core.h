@@ -19,9 +19,11 @@ namespace larder::page {
 // What marks_full_ is where every hit is to be told: a bit that no state has.
 inline constexpr state_word never_full = state_word{1} << 63;
 
-// Most pages in one read or write of a backing: at least 128 KiB, past which one call's cost no longer shows, and whose
-// vectors are at home on the smallest stack.
+// Most pages in one read of a backing, or looked at together: at least 128 KiB, past which one call's cost no longer
+// shows, and whose vectors are at home on the smallest stack.
 inline constexpr std::size_t batch_pages_max = 32;
+// Most in one write. Twice as many, for who writes from end to end waits for each write in turn.
+inline constexpr std::size_t write_pages_max = 64;
 
 // The cache without its faces: frames, the table, eviction, admission, write-back. The theory is in cache_core.cc; the
 // implementation has a file for each of the headings below.

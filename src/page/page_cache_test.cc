@@ -48,6 +48,25 @@ TEST_F(PageCacheTest, NeighbouringDirtyPagesLeaveInOneWrite) {
   EXPECT_EQ(cache_->stats().pages_written, 5U);
 }
 
+// Whatever makes them leave: the share that may be dirty, a flush, or the lack of frames.
+TEST_F(PageCacheTest, WhatIsWrittenFromEndToEndLeavesInLargeWrites) {
+  constexpr std::uint64_t pages = 2048;
+  for (const std::uint32_t percent : {50U, 100U}) {
+    dirty_percent_ = percent;
+    make_fixed_cache(512);
+    test_disk disk(pages * page);
+    auto file = open(disk);
+    for (std::uint64_t first = 0; first < pages; first += 16) {
+      ASSERT_TRUE(file->write(first * page, filled(16 * page, 1)));
+    }
+    ASSERT_TRUE(file->flush());
+    EXPECT_EQ(disk.contents(), filled(pages * page, 1));
+    EXPECT_LE(disk.writes, pages / 48) << percent;
+    file.reset();
+    cache_.reset();
+  }
+}
+
 TEST_F(PageCacheTest, PartialWriteOfAMissingPageKeepsTheOtherBytes) {
   make_fixed_cache(8);
   test_disk disk(4 * page);

@@ -100,17 +100,17 @@ result<void> cache_core::write_back(frame& begun) {
   owner.references.fetch_add(1, base::memory_order_relaxed);  // it is there, for the page is `writing`
   std::uint64_t first = begun.number.load(base::memory_order_relaxed);
   std::uint64_t last = first;
-  std::array<frame*, 2 * batch_pages_max - 1> around{};
-  std::size_t low = batch_pages_max - 1;
+  std::array<frame*, 2 * write_pages_max - 1> around{};
+  std::size_t low = write_pages_max - 1;
   std::size_t high = low;
   around[low] = &begun;
-  while (high - low + 1 < batch_pages_max && first > 0) {
+  while (high - low + 1 < write_pages_max && first > 0) {
     frame* below = begin_write_at(owner, first - 1);
     if (below == nullptr) break;
     around[--low] = below;
     --first;
   }
-  while (high - low + 1 < batch_pages_max && last + 1 < owner.pages()) {
+  while (high - low + 1 < write_pages_max && last + 1 < owner.pages()) {
     frame* above = begin_write_at(owner, last + 1);
     if (above == nullptr) break;
     around[++high] = above;
@@ -118,7 +118,7 @@ result<void> cache_core::write_back(frame& begun) {
   }
   const std::span<frame* const> pages(&around[low], high - low + 1);
 
-  std::array<iovec, batch_pages_max> vectors{};
+  std::array<iovec, write_pages_max> vectors{};
   for (std::size_t i = 0; i < pages.size(); ++i) {
     vectors[i] = {arena_.data_of(*pages[i]), owner.bytes_in_page(first + i)};
   }
