@@ -5,9 +5,9 @@
 // threads.
 //
 // Pages beyond memory: a file of which a tenth fits, 4 KiB read at random, 30 % of them written and all made durable
-// after a thousand, and written from end to end and made durable; beside the kernel's page cache under the same limit,
-// and the device itself. us for one 4 KiB, or for one MiB of those in order. Each runs in a process of its own in a
-// memory control group where one can be set (page_cache/limited.h).
+// after a thousand, written from end to end and made durable, and read at random by 32 at once (tasks, and threads);
+// beside the kernel's page cache under the same limit, and the device itself. us for one 4 KiB, or for one MiB of those
+// in order. Each runs in a process of its own in a memory control group where one can be set (page_cache/limited.h).
 #include <benchmark/benchmark.h>
 
 #include "bench/page_cache/limited.h"
@@ -77,7 +77,7 @@ RESIDENT(array);
 #define BEYOND(way)                      \
   BENCHMARK_TEMPLATE(beyond_memory, way) \
       ->ArgName("load")                  \
-      ->DenseRange(0, 3)                 \
+      ->DenseRange(0, 4)                 \
       ->UseManualTime()                  \
       ->Unit(benchmark::kMicrosecond)
 BEYOND(larder_direct);

@@ -7,6 +7,9 @@
 #include <chrono>
 #include <fstream>
 #include <span>
+#include <thread>
+
+#include <larder/runtime.h>
 
 namespace larder::bench {
 namespace {
@@ -57,16 +60,35 @@ class by_larder {
     need(static_cast<bool>(file_->write(offset, from)));
   }
   void make_durable() { need(static_cast<bool>(file_->flush())); }
+  // Calls `body` with each of the numbers below `readers`, all at the same time.
+  template <typename Body>
+  void at_once(const Body& body) {
+    if (runtime_ == nullptr) runtime_ = *runtime::create("bench", {.workers = 2});
+    std::vector<task> tasks;
+    for (std::uint64_t i = 0; i < readers; ++i) tasks.push_back(runtime_->spawn([&body, i] { body(i); }));
+    for (task& each : tasks) each.join();
+  }
 
  private:
   memory_budget budget_{"bench", {.limit = pages_limit}};
   std::unique_ptr<file_backing> disk_;
   std::unique_ptr<page_cache> cache_;
   std::unique_ptr<cached_file> file_;
+  std::unique_ptr<runtime> runtime_;
+};
+
+// Threads take what tasks do.
+struct by_threads {
+  template <typename Body>
+  void at_once(const Body& body) {
+    std::vector<std::thread> threads;
+    for (std::uint64_t i = 0; i < readers; ++i) threads.emplace_back([&body, i] { body(i); });
+    for (std::thread& each : threads) each.join();
+  }
 };
 
 // The kernel's page cache, or with O_DIRECT none.
-class by_calls {
+class by_calls : public by_threads {
  public:
   by_calls(load chosen, int flags) : descriptor_(reopened(O_RDWR | flags)) {
     if (chosen != load::write_in_order) ::posix_fadvise(descriptor_, 0, 0, POSIX_FADV_RANDOM);
@@ -85,7 +107,7 @@ class by_calls {
   int descriptor_;
 };
 
-class by_mapping {
+class by_mapping : public by_threads {
  public:
   explicit by_mapping(load chosen) {
     void* at = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, reopened(O_RDWR), 0);
@@ -112,11 +134,13 @@ class worker {
   worker(Way& way, load chosen)
       : way_(way),
         chosen_(chosen),
-        pages_(chosen == load::read_uniform ? page_sequence::uniform(large_file_pages, 1)
-                                            : page_sequence::zipf(large_file_pages, 1)) {
+        pages_(chosen == load::read_uniform || chosen == load::read_by_many
+                   ? page_sequence::uniform(large_file_pages, 1)
+                   : page_sequence::zipf(large_file_pages, 1)) {
     void* at = nullptr;
-    need(::posix_memalign(&at, page_size, written_at_once) == 0);
-    buffer_ = std::span(static_cast<std::byte*>(at), written_at_once);
+    const std::size_t length = std::max<std::size_t>(written_at_once, readers * page_size);
+    need(::posix_memalign(&at, page_size, length) == 0);
+    buffer_ = std::span(static_cast<std::byte*>(at), length);
     std::memset(buffer_.data(), 'w', buffer_.size());
   }
 
@@ -134,11 +158,22 @@ class worker {
   std::uint64_t step() {
     if (chosen_ == load::write_in_order) {
       for (std::uint64_t at = 0; at < written_mebibytes << 20; at += written_at_once) {
-        way_.write((written_from_ + at) % (large_file_pages * page_size), buffer_);
+        way_.write((written_from_ + at) % (large_file_pages * page_size), buffer_.first(written_at_once));
       }
       written_from_ += written_mebibytes << 20;
       way_.make_durable();
       return written_mebibytes;
+    }
+    if (chosen_ == load::read_by_many) {
+      std::vector<std::uint64_t> drawn(readers * steps_of_each_reader);
+      for (std::uint64_t& page : drawn) page = pages_.next();
+      way_.at_once([&](std::uint64_t reader) {
+        const std::span<std::byte> into = buffer_.subspan(reader * page_size, page_size);
+        for (std::uint64_t i = 0; i < steps_of_each_reader; ++i) {
+          way_.read(drawn[reader * steps_of_each_reader + i] * page_size, into);
+        }
+      });
+      return drawn.size();
     }
     for (std::uint64_t i = 0; i < steps_of_reading; ++i) {
       const std::uint64_t offset = pages_.next() * page_size;

@@ -14,12 +14,15 @@
 
 namespace larder::bench {
 
-enum class load : std::uint8_t { read_uniform, read_zipf, mixed_zipf, write_in_order };
+// The last is read_uniform by `readers` at once: tasks for Larder, threads for the others.
+enum class load : std::uint8_t { read_uniform, read_zipf, mixed_zipf, write_in_order, read_by_many };
 
 constexpr std::uint64_t large_file_pages = 160U << 8;  // 160 MiB
 constexpr bytes group_limit{20U << 20};
 constexpr bytes pages_limit{16U << 20};
 constexpr std::uint64_t steps_of_reading = 1000;
+constexpr std::uint64_t readers = 32;
+constexpr std::uint64_t steps_of_each_reader = 250;
 constexpr std::uint64_t written_mebibytes = 64;
 constexpr std::size_t written_at_once = 64U << 10;
 

@@ -165,9 +165,10 @@ class s3_fifo final : public eviction {
   // Through the small queue, twice round the main one, and as often round all, if all are in that by then.
   std::uint64_t steps_max() const override { return std::uint64_t{4} * size(); }
   state_word marks() const override { return visited | visited_twice; }
+  std::uint32_t share_of_new() const override { return small_share; }
 
  private:
-  static constexpr std::uint64_t small_share = 10;  // one part of so many
+  static constexpr std::uint32_t small_share = 10;  // one part of so many
 
   static bool is_full(std::uint64_t small, std::uint64_t all) { return small * small_share >= all; }
   static std::uint64_t key_of(const frame& page) {

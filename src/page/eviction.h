@@ -46,6 +46,8 @@ class eviction {
   virtual std::uint32_t size() const = 0;
   // After so many steps every page was returned once, whatever its marks were.
   virtual std::uint64_t steps_max() const { return std::uint64_t{2} * size(); }
+  // Pages that were just brought in have one part of so many to stay in until they are hit.
+  virtual std::uint32_t share_of_new() const { return 4; }
   // A page that is held was hit. Called for every hit if `told_of_hits()`, else never.
   virtual void hit(frame&) {}
   virtual bool told_of_hits() const { return false; }

@@ -20,9 +20,13 @@ namespace {
 // Pages that a search for a clean one looks at.
 constexpr std::uint64_t cheap_looks_max = 16;
 
+// A stream that goes on misses at least once while so many pages are missed.
+constexpr std::uint64_t misses_between_max = 16;
+
 }  // namespace
 
-std::uint32_t read_ahead_streams::note_miss(std::uint64_t first, std::uint64_t end, std::uint32_t most) {
+std::uint32_t read_ahead_streams::note_miss(std::uint64_t first, std::uint64_t end, std::uint32_t most,
+                                            std::uint32_t room) {
   ++misses_;
   const auto going_on =
       std::find_if(streams_.begin(), streams_.end(), [first](const stream& each) { return each.next == first; });
@@ -34,6 +38,10 @@ std::uint32_t read_ahead_streams::note_miss(std::uint64_t first, std::uint64_t e
   }
   going_on->next = end;
   going_on->last_used = misses_;
+  const auto at_work = std::count_if(streams_.begin(), streams_.end(), [&](const stream& each) {
+    return &each == &*going_on || (each.window_pages > 0 && each.last_used + misses_between_max > misses_);
+  });
+  if (at_work > 1) most = std::min(most, room / static_cast<std::uint32_t>(at_work));
   going_on->window_pages = std::min(std::max(2 * going_on->window_pages, first_window_pages), most);
   return going_on->window_pages;
 }
@@ -48,13 +56,14 @@ void read_ahead_streams::note_read(std::uint64_t end, std::uint64_t pages) {
 }
 
 std::uint32_t cache_core::pages_to_read_ahead(file& owner, std::uint64_t first, std::uint64_t end) {
-  // A quarter of the cache at most: a stream in a tiny cache does not push its own pages out.
-  const std::uint64_t most =
-      std::min({std::uint64_t{read_ahead_pages_}, owner.pages() - end, std::uint64_t{batch_pages_max} - (end - first),
-                std::uint64_t{owned_in(supply_.load(base::memory_order_relaxed)) / 4}});
+  // A stream that is alone reads over what it has read before, a quarter of the cache at most. Several have the room
+  // for new pages in common: with more they would push out each other's before they are read.
+  const std::uint32_t owned = owned_in(supply_.load(base::memory_order_relaxed));
+  const std::uint64_t most = std::min({std::uint64_t{read_ahead_pages_}, owner.pages() - end,
+                                       std::uint64_t{batch_pages_max} - (end - first), std::uint64_t{owned / 4}});
   if (most == 0) return 0;
   const base::lock locked(owner.guard);
-  return owner.streams.note_miss(first, end, static_cast<std::uint32_t>(most));
+  return owner.streams.note_miss(first, end, static_cast<std::uint32_t>(most), owned / queue_->share_of_new());
 }
 
 pin_admission cache_core::admit_ahead(std::uint32_t pages_max) {

@@ -14,8 +14,9 @@ class read_ahead_streams {
  public:
   static constexpr std::uint32_t first_window_pages = 4;
 
-  // Pages from `first` to before `end` are missed. Returns how many of those after them to read too, `most` at most.
-  std::uint32_t note_miss(std::uint64_t first, std::uint64_t end, std::uint32_t most);
+  // Pages from `first` to before `end` are missed. Returns how many of those after them to read too: `most` at most,
+  // and if several streams go on, its part of `room`.
+  std::uint32_t note_miss(std::uint64_t first, std::uint64_t end, std::uint32_t most, std::uint32_t room);
   // So many pages from `end` on are read with them.
   void note_read(std::uint64_t end, std::uint64_t pages);
 

@@ -11,15 +11,15 @@ namespace {
 
 TEST(ReadAheadStreamsTest, WindowDoublesWhileMissesGoOn) {
   read_ahead_streams streams;
-  EXPECT_EQ(streams.note_miss(0, 1, 32), 0U) << "one miss is no stream";
-  EXPECT_EQ(streams.note_miss(1, 2, 32), 4U);
+  EXPECT_EQ(streams.note_miss(0, 1, 32, 128), 0U) << "one miss is no stream";
+  EXPECT_EQ(streams.note_miss(1, 2, 32, 128), 4U);
   streams.note_read(2, 4);
-  EXPECT_EQ(streams.note_miss(6, 7, 32), 8U);
+  EXPECT_EQ(streams.note_miss(6, 7, 32, 128), 8U);
   streams.note_read(7, 8);
-  EXPECT_EQ(streams.note_miss(15, 16, 32), 16U);
+  EXPECT_EQ(streams.note_miss(15, 16, 32, 128), 16U);
   streams.note_read(16, 16);
-  EXPECT_EQ(streams.note_miss(32, 33, 20), 20U) << "no more than there may be";
-  EXPECT_EQ(streams.note_miss(100, 101, 32), 0U);
+  EXPECT_EQ(streams.note_miss(32, 33, 20, 128), 20U) << "no more than there may be";
+  EXPECT_EQ(streams.note_miss(100, 101, 32, 128), 0U);
 }
 
 TEST(ReadAheadStreamsTest, FourStreamsAreToldApart) {
@@ -27,12 +27,30 @@ TEST(ReadAheadStreamsTest, FourStreamsAreToldApart) {
   for (std::uint64_t round = 0; round < 3; ++round) {
     for (std::uint64_t stream = 0; stream < 4; ++stream) {
       const std::uint64_t at = stream * 1000 + round;
-      EXPECT_EQ(streams.note_miss(at, at + 1, 32), round == 0 ? 0U : 2U << round);
+      EXPECT_EQ(streams.note_miss(at, at + 1, 32, 128), round == 0 ? 0U : 2U << round);
     }
   }
-  (void)streams.note_miss(9000, 9001, 32);  // takes the place of the first
-  EXPECT_EQ(streams.note_miss(1003, 1004, 32), 16U);
-  EXPECT_EQ(streams.note_miss(3, 4, 32), 0U);
+  (void)streams.note_miss(9000, 9001, 32, 128);  // takes the place of the first
+  EXPECT_EQ(streams.note_miss(1003, 1004, 32, 128), 16U);
+  EXPECT_EQ(streams.note_miss(3, 4, 32, 128), 0U);
+}
+
+TEST(ReadAheadStreamsTest, RoomIsForAllThatGoOn) {
+  read_ahead_streams streams;
+  (void)streams.note_miss(0, 1, 32, 9);
+  EXPECT_EQ(streams.note_miss(1, 2, 32, 9), 4U);
+  streams.note_read(2, 4);
+  EXPECT_EQ(streams.note_miss(6, 7, 32, 9), 8U);
+  streams.note_read(7, 8);
+  EXPECT_EQ(streams.note_miss(15, 16, 32, 9), 16U) << "it is alone";
+  streams.note_read(16, 16);
+  (void)streams.note_miss(1000, 1001, 32, 9);
+  EXPECT_EQ(streams.note_miss(1001, 1002, 32, 9), 4U);
+  EXPECT_EQ(streams.note_miss(32, 33, 32, 9), 4U) << "half of the room";
+  EXPECT_EQ(streams.note_miss(33, 34, 32, 1), 0U);
+  for (std::uint64_t other = 2000; other < 2160; other += 10) (void)streams.note_miss(other, other + 1, 32, 9);
+  for (std::uint64_t number = 3000; number < 3002; ++number) (void)streams.note_miss(number, number + 1, 32, 9);
+  EXPECT_EQ(streams.note_miss(3002, 3003, 32, 9), 8U) << "alone again";
 }
 
 class ReadAheadTest : public page_cache_test, public ::testing::WithParamInterface<eviction_policy> {
@@ -63,7 +81,15 @@ TEST_P(ReadAheadTest, AscendingReaderMakesFewReads) {
   EXPECT_EQ(stats().read_ahead_hits, stats().pages_read_ahead);
 }
 
-// In a cache whose share for new pages, a tenth with S3-FIFO, has room for what is read ahead of each.
+// Each page is read once, however small the room for new pages is: a tenth with S3-FIFO, so 6.
+TEST_P(ReadAheadTest, InterleavedReadersInASmallCacheLeaveEachOthersPages) {
+  for (std::uint64_t number = 0; number < 330; ++number) {
+    for (std::uint64_t stream = 0; stream < 3; ++stream) touch(stream * 330 + number);
+  }
+  EXPECT_LE(stats().pages_read, 3U * 330U * 102 / 100);
+  EXPECT_LE(disk_.reads, 3U * 330U / 2U);
+}
+
 TEST_P(ReadAheadTest, InterleavedReadersMakeFewReads) {
   file_.reset();
   cache_.reset();
