@@ -53,8 +53,8 @@ layout layout::of(bytes memory, unsigned workers, unsigned listeners) {
 
 service::service(bytes memory, const layout& plan, std::vector<disk> disks)
     : plan_(plan),
-      // All but the pages is planned for, so the cache needs to leave little free.
-      budget_("larder", {.limit = memory, .high_mark_percent = 97, .low_mark_percent = 95}),
+      // All but the pages is planned for, so nothing has to be kept free.
+      budget_("larder", {.limit = memory, .high_mark_percent = 100}),
       pages_budget_("pages", {}, &budget_),
       objects_budget_("objects", {}, &budget_),
       stacks_budget_("stacks", {}, &budget_),

@@ -23,9 +23,10 @@ node_state& state_of(const memory_budget& node);
 class LARDER_API reclaimer {
  public:
   // Gives back about `wanted` (more is fine, less if there is no more) by releasing it to the budget it is registered
-  // with, and returns what it released. Called on the thread or task that is short of memory, with no lock held, by one
-  // caller at a time, for `reclaim_chunk` at most each time: it is asked again as long as it gives all that was asked
-  // for. It may do I/O, but must not wait for memory: that would be waiting for itself (KF-57).
+  // with, and returns what it released. Called on the thread or task that is short of memory, or the page daemon's,
+  // with no lock held, by one caller at a time, for `reclaim_chunk` at most each time: it is asked again as long as it
+  // gives all that was asked for. It may do I/O, but must not wait for memory: that would be waiting for itself
+  // (KF-57).
   virtual bytes reclaim(bytes wanted) = 0;
 
   // What it holds beyond what it has to have, and its weight: of a stage's reclaimers the one with the largest surplus
@@ -85,7 +86,7 @@ struct budget_event {
     stalled,
     // A charge failed: at its deadline, or because it can never fit. `account` says what takes the memory.
     out_of_memory,
-    // A limit that was set below what was used holds now.
+    // A lower limit that was set holds now: at once, or when what was used above it is gone.
     limit_lowered,
     // The system is short of memory, and the daemon gives some back (`options::follows_system`).
     system_pressure,
@@ -155,10 +156,10 @@ class LARDER_API memory_budget {
   // reserve.
   result<void> set_limit(bytes wanted);
 
-  // Has `told` called with what happens here and below; an empty one ends that. Called by one thread at a time, the
-  // page daemon's or the one whose charge failed, with no lock held; it must not wait for memory, nor end this budget.
-  // When this returns, the one before is not being called any more and never will be again. Any thread, but not from
-  // within a call.
+  // Has `told` called with what happens here and below; an empty one ends that. Called on the page daemon's thread, and
+  // on those whose charges fail, several at once, with no lock held; it must not wait for memory, nor reclaim, nor end
+  // this budget. When this returns, the one before is not being called any more and never will be again. Any thread,
+  // but not from within a call.
   void on_event(std::function<void(const budget_event&)> told);
 
   // Gives back, and hands what became free to the oldest waiters that it fits.
@@ -205,6 +206,7 @@ class LARDER_API memory_budget {
   friend class budget_ticket;
   friend budget::node_state& budget::state_of(const memory_budget& node);
   void wake_to_reclaim();
+  result<void> charge_in_turn(bytes amount, time_point deadline);
   template <typename Most>
   bool try_charge_up_to(bytes amount, Most most);
   void report(const std::function<void(const stat&)>& show) const;

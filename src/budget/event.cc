@@ -12,7 +12,8 @@ namespace larder {
 namespace {
 
 void end_telling(budget::node_state& at) {
-  if (--at.being_told == 0 && at.telling_ends != nullptr) at.telling_ends->unpark();
+  // None in a child that was forked from within the call.
+  if (at.being_told > 0 && --at.being_told == 0 && at.telling_ends != nullptr) at.telling_ends->unpark();
 }
 
 }  // namespace
@@ -60,8 +61,9 @@ void memory_budget::on_event(std::function<void(const budget_event&)> told) {
   base::unique_lock locked(state_->tree->guard);
   state_->told.swap(next);
   time_point since{};
+  os::parker* before = nullptr;  // waits for the same, and is woken by us
   while (state_->being_told > 0) {
-    state_->telling_ends = &self;
+    if (state_->telling_ends != &self) before = std::exchange(state_->telling_ends, &self);
     locked.unlock();
     {
       const os::waiting noted(self, {.kind = "end of an event", .object = this}, since);
@@ -69,7 +71,8 @@ void memory_budget::on_event(std::function<void(const budget_event&)> told) {
     }
     locked.lock();
   }
-  state_->telling_ends = nullptr;
+  if (state_->telling_ends == &self) state_->telling_ends = nullptr;
+  if (before != nullptr) before->unpark();
 }
 
 }  // namespace larder

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Limits that change while they are in use.
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <memory>
@@ -76,18 +77,23 @@ TEST(LimitTest, LowerOneLeavesTheReserveToReclaimers) {
    public:
     explicit needy(memory_budget& budget) : budget_(budget) {}
     bytes reclaim(bytes wanted) override {
+      if (left_ == 0_B) return {};
       EXPECT_TRUE(budget_.try_charge(10_B));
       EXPECT_FALSE(budget_.try_charge(1_B));
-      budget_.release(10_B + wanted);
-      return wanted;
+      const bytes given = std::min(wanted, left_);
+      left_ -= given;
+      budget_.release(10_B + given);
+      return given;
     }
 
    private:
     memory_budget& budget_;
+    bytes left_ = 40_B;
   } source(budget);
   budget.add_reclaimer(source, reclaim_stage::user);
-  EXPECT_EQ(budget.reclaim(40_B), 40_B);
-  EXPECT_EQ(budget.limit(), 50_B);
+  // By us, or by the page daemon if it comes first.
+  budget.reclaim(40_B);
+  EXPECT_TRUE(eventually([&] { return budget.limit() == 50_B; }));
   budget.remove_reclaimer(source);
   budget.release(40_B);
 }

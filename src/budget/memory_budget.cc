@@ -70,11 +70,8 @@ node_state::node_state(memory_budget& itself, std::string_view chosen_name, memo
                name.c_str());
   place_mark();
   if (parent != nullptr) ++state_of(*parent).children;
-  {
-    const base::lock locked(tree->guard);
-    tree->nodes.push_back(*this);
-  }
-  if (chosen.follows_system) page_daemon::of_process().follow_system(*tree);
+  const base::lock locked(tree->guard);
+  tree->nodes.push_back(*this);
 }
 
 node_state::~node_state() {
@@ -198,6 +195,7 @@ memory_budget::memory_budget(std::string_view name) : memory_budget(name, option
 
 memory_budget::memory_budget(std::string_view name, options chosen, memory_budget* parent)
     : state_(std::make_unique<budget::node_state>(*this, name, chosen, parent)) {
+  if (chosen.follows_system) budget::page_daemon::of_process().follow_system(*state_->tree);
   state_->registered.emplace([this](const base::stat_visitor& show) { report(show); });
 }
 
@@ -235,9 +233,10 @@ memory_budget::~memory_budget() {
     for (auto* entry = state_->tree->entries.front(); entry != nullptr; entry = state_->tree->entries.after(*entry)) {
       LARDER_CHECK(entry->node != this, "budget \"%s\" destroyed while a reclaimer is registered", name().c_str());
     }
+    LARDER_CHECK(!state_->cut, "budget \"%s\" destroyed while its limit comes down, though nothing is charged",
+                 name().c_str());
+    state_->lowering = false;  // nobody is told of it any more
   }
-  LARDER_CHECK(!state_->cut, "budget \"%s\" destroyed while its limit comes down, though nothing is charged",
-               name().c_str());
   on_event({});
   if (state_->parent != nullptr) --state_->parent->state_->children;
 }
@@ -295,25 +294,24 @@ void memory_budget::release(bytes amount) {
 }
 
 result<void> memory_budget::charge(bytes amount, time_point deadline) {
+  const auto charged = charge_in_turn(amount, deadline);
+  if (!charged) budget::tell_out_of_memory(*this, amount);  // out of the queue, so that nobody waits for who is told
+  return charged;
+}
+
+result<void> memory_budget::charge_in_turn(bytes amount, time_point deadline) {
   budget_ticket ticket(*this, amount);
-  if (const auto begun = ticket.begin(); !begun) {
-    budget::tell_out_of_memory(*this, amount);
-    return begun;
-  }
+  if (const auto begun = ticket.begin(); !begun) return begun;
   const auto look = [](const void* object, os::wait_subject& into) {
     into.set_name(static_cast<const memory_budget*>(object)->name());
   };
   os::parker& self = os::parker::current();
   time_point since{};
   while (!ticket.granted(deadline)) {
-    bool in_time = !ticket.refused();
-    if (in_time) {
-      const os::waiting noted(self, {.kind = "memory", .object = this, .look = look, .deadline = deadline}, since);
-      in_time = self.park_until(deadline);
-    }
-    if (in_time) continue;
+    if (ticket.refused()) return error_from(ENOMEM);
+    const os::waiting noted(self, {.kind = "memory", .object = this, .look = look, .deadline = deadline}, since);
+    if (self.park_until(deadline)) continue;
     if (ticket.granted(deadline)) break;
-    budget::tell_out_of_memory(*this, amount);
     return error_from(ticket.refused() ? ENOMEM : ETIMEDOUT);
   }
   ticket.take();

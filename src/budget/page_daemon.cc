@@ -24,9 +24,13 @@ constexpr std::chrono::seconds start_pause{1};
 constexpr std::chrono::milliseconds stall{150};
 
 // A limit that is there may change at any time; that one appears is rare.
-std::chrono::seconds look_period(bytes limit) { return std::chrono::seconds(limit < unlimited ? 1 : 10); }
+std::chrono::seconds look_period(std::optional<bytes> limit) {
+  return std::chrono::seconds(limit && *limit == unlimited ? 10 : 1);
+}
 
-void set_system_limit(tree& in, bytes limit) {
+void set_system_limit(tree& in, std::optional<bytes> found) {
+  if (!found) return;  // what it is cannot be told now
+  const bytes limit = *found;
   const base::lock locked(in.guard);
   auto* root = static_cast<node_state*>(in.nodes.front());  // no node is older
   if (root == nullptr) return;
@@ -36,7 +40,10 @@ void set_system_limit(tree& in, bytes limit) {
 
 }  // namespace
 
-os::group_files page_daemon::system_files;
+os::group_files& page_daemon::system_files() {
+  static os::group_files files;
+  return files;
+}
 
 struct page_daemon::fork_hooks final : os::fork_participant {
   explicit fork_hooks(page_daemon& of) : os::fork_participant(base::lock_rank::page_daemon), owner(of) {}
@@ -70,7 +77,7 @@ bool page_daemon::call(tree& in, time_point when) {
   const base::lock locked(guard_);
   if (next_start_ != time_point{} && os::coarse_now() < next_start_) return false;
   enlist(in, when);
-  const bool runs = thread_.wake();
+  const bool runs = thread_.wake() && !thread_.stopping();
   next_start_ = runs ? time_point{} : os::coarse_now() + start_pause;
   return runs;
 }
@@ -83,15 +90,22 @@ void page_daemon::leave(tree& in) {
 
 void page_daemon::follow_system(tree& in) {
   base::unique_lock locked(guard_);
-  if (!group_) group_.emplace(system_files);
-  const os::memory_group group = *group_;
+  const os::memory_group group = the_group();
   locked.unlock();
-  const bytes limit = group.limit();
+  const std::optional<bytes> limit = group.limit();
   set_system_limit(in, limit);
   locked.lock();
   followers_.push_back(in);
   next_look_ = std::min(next_look_, os::now() + look_period(limit));
   thread_.wake();  // where there is no room for a thread, the next call that finds some makes it follow too
+}
+
+// Looked for once, if all could be read. The mutex is held.
+os::memory_group page_daemon::the_group() {
+  if (group_) return *group_;
+  os::memory_group found(system_files());
+  if (found.is_complete()) group_ = found;
+  return found;
 }
 
 std::vector<std::shared_ptr<tree>> page_daemon::followers_held() {
@@ -103,11 +117,10 @@ std::vector<std::shared_ptr<tree>> page_daemon::followers_held() {
 }
 
 void page_daemon::look_at_system(base::unique_lock& locked) {
-  if (!group_) group_.emplace(system_files);
-  const os::memory_group group = *group_;
+  const os::memory_group group = the_group();
   auto held = followers_held();
   locked.unlock();
-  const bytes limit = group.limit();
+  const std::optional<bytes> limit = group.limit();
   for (const auto& each : held) set_system_limit(*each, limit);
   held.clear();
   locked.lock();
@@ -130,8 +143,7 @@ void page_daemon::note_pressure() {
 // From now on this thread sleeps for pressure too, if the system tells of it.
 void page_daemon::watch_pressure(base::unique_lock& locked) {
   pressure_asked_ = true;
-  if (!group_) group_.emplace(system_files);
-  const os::memory_group group = *group_;
+  const os::memory_group group = the_group();
   locked.unlock();
   os::polling_parker* made = nullptr;
   if (auto watched = group.watch_pressure(stall)) {

@@ -34,12 +34,13 @@ class page_daemon {
   void note_pressure();
 
   // What the system is asked by: tests put files of their own in its place before anyone follows it.
-  static os::group_files system_files;
+  static os::group_files& system_files();
 
  private:
   page_daemon();
   void run();
   void enlist(tree& in, time_point when);
+  os::memory_group the_group();
   // The mutex is held, and dropped meanwhile.
   std::vector<std::shared_ptr<tree>> followers_held();
   void look_at_system(base::unique_lock& locked);

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -355,6 +356,81 @@ TEST(PageDaemonTest, BrokenPromisesBringPauses) {
   budget.audit();
 }
 
+// Who waits may meet a reclaimer that the daemon is inside, and it may be the only one.
+TEST(PageDaemonTest, WhoPassedOverItsReclaimerIsToldToAskAgain) {
+  memory_budget budget("budget", marked);
+  struct slow final : reclaimer {
+    explicit slow(memory_budget& of) : budget(of) { budget.add_reclaimer(*this, reclaim_stage::clean_pages); }
+    ~slow() { budget.remove_reclaimer(*this); }
+    bytes reclaim(bytes wanted) override {
+      inside = true;
+      while (!go_on) std::this_thread::yield();
+      const bytes given{std::min<std::uint64_t>(held, wanted.count)};
+      held -= given.count;
+      budget.release(given);
+      return given;
+    }
+    memory_budget& budget;
+    std::atomic<std::uint64_t> held{600};
+    std::atomic<bool> inside{false};
+    std::atomic<bool> go_on{false};
+  } source(budget);
+  ASSERT_TRUE(budget.try_charge(950_B));
+  while (!source.inside) std::this_thread::yield();
+  std::thread waiter([&] { EXPECT_TRUE(budget.charge(400_B)); });
+  ASSERT_TRUE(eventually([&] { return budget.waits() == 1; }));
+  std::this_thread::sleep_for(5ms);  // it has asked, and sleeps
+  source.go_on = true;
+  waiter.join();
+  budget.release(350_B + 400_B + bytes{source.held});
+}
+
+TEST(PageDaemonTest, SeveralMayTakeAListenerAwayAtOnce) {
+  memory_budget budget("budget", {.limit = 100_B});
+  for (int round = 0; round < 20; ++round) {
+    std::atomic<bool> inside{false};
+    std::atomic<bool> go_on{false};
+    budget.on_event([&](const budget_event&) {
+      inside = true;
+      while (!go_on) std::this_thread::yield();
+    });
+    std::thread failing([&] { EXPECT_FALSE(budget.charge(101_B)); });
+    while (!inside) std::this_thread::yield();
+    std::vector<std::thread> removers;
+    for (int i = 0; i < 3; ++i) removers.emplace_back([&] { budget.on_event({}); });
+    std::this_thread::sleep_for(1ms);
+    go_on = true;
+    for (std::thread& each : removers) each.join();
+    failing.join();
+  }
+}
+
+TEST(PageDaemonTest, AListenerMayEndTheProcess) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    memory_budget budget("budget", marked);
+    budget.on_event([](const budget_event&) { std::exit(7); });
+    static_cast<void>(budget.try_charge(950_B));
+    for (;;) ::pause();
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 7);
+}
+
+// A lower limit that holds is told by the daemon, which may come when the budget ends.
+TEST(PageDaemonTest, BudgetsEndWhileTheirLimitIsToBeTold) {
+  memory_budget parent("parent");
+  const listener heard(parent);
+  for (int i = 0; i < 2000; ++i) {
+    memory_budget brief("brief", {.limit = 1000_B}, &parent);
+    ASSERT_TRUE(brief.set_limit(500_B));
+    if (i % 4 == 0) std::this_thread::yield();
+  }
+  for (const auto& each : heard.all()) EXPECT_EQ(each.limit, 500_B);
+}
+
 TEST(PageDaemonTest, WorksInAForkedChild) {
   memory_budget budget("budget", marked);
   store pages(budget, reclaim_stage::clean_pages);
@@ -401,8 +477,8 @@ class FollowingTest : public ::testing::Test {
   void in_child(const std::function<bool()>& holds) const {
     const pid_t child = ::fork();
     if (child == 0) {
-      budget::page_daemon::system_files = {(folder_ / "groups").string(), (folder_ / "mounts").string(),
-                                           (folder_ / "none").string()};
+      budget::page_daemon::system_files() = {(folder_ / "groups").string(), (folder_ / "mounts").string(),
+                                             (folder_ / "none").string()};
       ::_exit(holds() ? 0 : 1);
     }
     int status = -1;

@@ -16,6 +16,12 @@ bool budget::is_within(const memory_budget* node, const memory_budget* ancestor)
   return false;
 }
 
+bool budget::charge_or_reclaim(memory_budget& budget, bytes amount) {
+  if (budget.try_charge(amount)) return true;
+  budget.reclaim(amount);
+  return budget.try_charge(amount);
+}
+
 void memory_budget::add_reclaimer(reclaimer& source, reclaim_stage stage) {
   auto* entry = new budget::reclaimer_entry;
   entry->source = &source;

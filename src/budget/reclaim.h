@@ -15,6 +15,9 @@ namespace larder::budget {
 // Whether what is charged to `node` is charged to `ancestor` too.
 bool is_within(const memory_budget* node, const memory_budget* ancestor);
 
+// Charges, if need be after asking the reclaimers once; waits for nobody. Not inside a reclaimer.
+bool charge_or_reclaim(memory_budget& budget, bytes amount);
+
 struct reclaimed {
   bytes given;
   bool passed_over = false;  // somebody else was inside a reclaimer, which may give something yet

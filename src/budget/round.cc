@@ -45,6 +45,13 @@ node_state* next_called(const tree& in, std::uint64_t visit) {
   return nullptr;
 }
 
+// Who waits may have passed over a reclaimer that the daemon was inside.
+void bring_hope(tree& in, const reclaimed& got) {
+  if (got.given.count == 0 || base::is_mutant(base::mutant::daemon_brings_no_hope)) return;
+  in.hopeful = true;
+  budget_ticket::wake_leader(in);
+}
+
 time_point rest(node_state& at) {
   at.under_pressure = false;
   at.dry_rounds = 0;
@@ -90,6 +97,7 @@ time_point serve(tree& in, base::unique_lock& locked, node_state& at, time_point
     return still != nullptr && still->daemon_need().count > 0;
   };
   const reclaimed got = reclaim_within(in, locked, node, std::min(need, visit_max), last, go_on);
+  bring_hope(in, got);
   node_state* still = find(in, node);
   if (still == nullptr) return no_deadline;
   still->daemon_rounds.add();
@@ -107,6 +115,7 @@ void give_back_to_system(tree& in, base::unique_lock& locked) {
   tell(locked, *root, budget_event::kind::system_pressure, wanted);
   const reclaimed got =
       reclaim_within(in, locked, &root->self, wanted, reclaim_stage::last_resort, [] { return true; });
+  bring_hope(in, got);
   if (node_state* still = static_cast<node_state*>(in.nodes.front())) {
     still->daemon_rounds.add();
     still->daemon_bytes.add(got.given.count);

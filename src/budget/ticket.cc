@@ -334,6 +334,7 @@ void budget::tree::end_pause() {
 
 budget::tree::tree() : os::fork_participant(base::lock_rank::budget) {
   prepare_accounts();
+  page_daemon::of_process();  // the same: it is first called with locks held
   os::join_forks(*this);
 }
 budget::tree::~tree() {

@@ -116,6 +116,7 @@ struct raw_cache::state final : cache::kept, os::fork_participant, budget::descr
   // -- waiting (cache_wait.cc)
   class queue_place;
   result<void*> wait(time_point deadline);
+  result<void*> wait_in_queue(time_point deadline, bool& lacks_memory);
   bool nothing_is_out();
   // Gives waiting getters what there is. Called after anything that may have made an object or room for one available.
   void serve_queue();

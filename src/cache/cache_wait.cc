@@ -45,8 +45,6 @@ class memory_request {
   }
   bool cannot_be() const { return cannot_be_; }
   bool is_waiting() const { return ticket_.has_value() && !cannot_be_; }
-  // The getter gives up for it.
-  void tell() const { budget::tell_out_of_memory(budget_, amount_); }
   void withdraw() { ticket_.reset(); }
 
  private:
@@ -109,6 +107,13 @@ class raw_cache::state::queue_place {
 };
 
 result<void*> raw_cache::state::wait(time_point deadline) {
+  bool lacks_memory = false;
+  const auto got = wait_in_queue(deadline, lacks_memory);
+  if (!got && lacks_memory) budget::tell_out_of_memory(budget, geometry.shape.charge);
+  return got;
+}
+
+result<void*> raw_cache::state::wait_in_queue(time_point deadline, bool& lacks_memory) {
   queue_place place(*this);
   memory_request memory(budget, geometry.shape.charge);
   do {
@@ -128,7 +133,7 @@ result<void*> raw_cache::state::wait(time_point deadline) {
       return hand_out(built.object);
     }
     if (memory.cannot_be() && nothing_is_out()) {
-      memory.tell();
+      lacks_memory = true;
       return error_from(ENOMEM);
     }
   } while (place.park_until(deadline));
@@ -137,7 +142,7 @@ result<void*> raw_cache::state::wait(time_point deadline) {
   // Others may still be in the queue, but whoever must go takes what nobody was given.
   const attempt last = take_now();
   if (last.object != nullptr) return hand_out(last.object);
-  if (memory.is_waiting()) memory.tell();
+  lacks_memory = memory.is_waiting();
   return last.error ? last.error : error_from(ETIMEDOUT);
 }
 

@@ -18,15 +18,17 @@ namespace {
 
 constexpr std::chrono::microseconds pressure_window = std::chrono::seconds(2);  // the least that anyone may ask for
 
-// Empty where it cannot be read.
-std::string contents_of(const std::string& path) {
+// Empty where there is no such file; nothing where it cannot be read.
+std::optional<std::string> contents_of(const std::string& path) {
   std::string text;
   const auto file = open_file(path, access::read_only);
-  if (!file) return text;
+  if (!file && file.error() == std::errc::no_such_file_or_directory) return text;
+  if (!file) return std::nullopt;
   std::array<char, 4096> buffer;
   for (;;) {
     const auto got = read_next(file->number(), buffer);
-    if (!got || *got == 0) return text;
+    if (!got) return std::nullopt;
+    if (*got == 0) return text;
     text.append(buffer.data(), *got);
   }
 }
@@ -62,6 +64,12 @@ std::string unescaped(std::string_view text) {
 
 memory_group::memory_group(const group_files& from)
     : memory_group(contents_of(from.groups), contents_of(from.mounts), from.pressure) {}
+
+memory_group::memory_group(const std::optional<std::string>& groups, const std::optional<std::string>& mounts,
+                           const std::string& pressure)
+    : memory_group(std::string_view(groups ? *groups : ""), std::string_view(mounts ? *mounts : ""), pressure) {
+  complete_ = groups.has_value() && mounts.has_value();
+}
 
 memory_group::memory_group(std::string_view groups, std::string_view mounts, std::string pressure)
     : pressure_file_(std::move(pressure)) {
@@ -108,10 +116,12 @@ void memory_group::add_group(const std::string& mount_point, std::string_view mo
   }
 }
 
-bytes memory_group::limit() const {
+std::optional<bytes> memory_group::limit() const {
   bytes lowest = unlimited;
   for (const std::string& file : limit_files_) {
-    const std::string text = contents_of(file);
+    const auto contents = contents_of(file);
+    if (!contents) return std::nullopt;
+    const std::string& text = *contents;
     std::uint64_t value = 0;  // "max" is none, as is what version 1 shows for none: the largest number of whole pages
     if (std::from_chars(text.data(), text.data() + text.size(), value).ec == std::errc()) {
       lowest = std::min(lowest, bytes{value});

@@ -118,8 +118,23 @@ TEST_F(MemoryGroupTest, FailuresAreTold) {
   fault::disarm();
   fault::arm(call::open, 1, EMFILE, true);
   EXPECT_EQ(group().watch_pressure(150ms).error(), std::errc::too_many_files_open);
-  EXPECT_EQ(group().limit(), unlimited);
+  EXPECT_FALSE(group().is_complete()) << "what could not be read may say something";
   fault::disarm();
+}
+
+// A limit that cannot be looked up for now is not none.
+TEST_F(MemoryGroupTest, WhatCannotBeReadNowIsNotKnown) {
+  put("groups", "0::/a\n");
+  put("mounts", "29 23 0:26 / " + path("fs") + " rw - cgroup2 cgroup2 rw\n");
+  put("fs/a/memory.max", "8192\n");
+  const memory_group found = group();
+  EXPECT_TRUE(found.is_complete());
+  for (const call which : {call::open, call::read}) {
+    fault::arm(which, 1, EMFILE);
+    EXPECT_EQ(found.limit(), std::nullopt);
+    fault::disarm();
+    EXPECT_EQ(found.limit(), 8_KiB);
+  }
 }
 
 TEST_F(MemoryGroupTest, TheRealSystemsTriggerIsTaken) {

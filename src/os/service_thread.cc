@@ -25,6 +25,7 @@ void service_thread::interrupt() {
 }
 
 void service_thread::sleep_until(base::unique_lock& locked, time_point due) {
+  if (stopping_) return;  // that came while the caller had the mutex dropped
   sleeper_ = &parker::current();
   locked.unlock();
   sleeper_->park_until(due);
@@ -42,6 +43,7 @@ void service_thread::stop() {
     const base::lock locked(guard_);
     stopping_ = true;
     if (!running_) return;
+    if (thread_.is_current()) return thread_.abandon();  // it ends the process itself
     interrupt();
   }
   thread_.join();

@@ -69,6 +69,8 @@ void thread::join() {
   handle_ = 0;
 }
 
+bool thread::is_current() const { return joinable() && ::pthread_equal(handle_, ::pthread_self()) != 0; }
+
 std::uint32_t thread_id() { return static_cast<std::uint32_t>(::gettid()); }
 
 }  // namespace larder::os

@@ -21,6 +21,8 @@ class thread {
   static result<thread> start(const char* name, std::function<void()> body, bytes stack_size = {});
   bool joinable() const { return handle_ != 0; }
   void join();
+  // Whether it is the one that asks.
+  bool is_current() const;
   // In a forked child, for a thread that stayed with the parent: forgets it.
   void abandon() { handle_ = 0; }
 

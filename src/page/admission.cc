@@ -51,7 +51,10 @@ result<pin_admission> cache_core::admit(std::uint32_t pages_min, std::uint32_t p
   }
   const auto given = wait_at_front(pages_min, pages_max, deadline, since);
   leave_admissions(self);
-  if (!given) return given.error();
+  if (!given) {
+    budget::tell_out_of_memory(budget_, bytes{arena_.page_length()} * pages_min);
+    return given.error();
+  }
   return pin_admission(*this, *given);
 }
 
@@ -102,10 +105,7 @@ os::wait_contents cache_core::waits_for_pages(time_point deadline) const {
 result<std::uint32_t> cache_core::wait_at_front(std::uint32_t pages_min, std::uint32_t pages_max, time_point deadline,
                                                 time_point& since) {
   // What is sure to come back are the pages that never leave.
-  if (pages_min > floor_ && !may_ever_own(pages_min)) {
-    budget::tell_out_of_memory(budget_, bytes{arena_.page_length()} * pages_min);
-    return error_from(ENOMEM);
-  }
+  if (pages_min > floor_ && !may_ever_own(pages_min)) return error_from(ENOMEM);
   os::parker& self = os::parker::current();
   for (;;) {
     if (const std::uint32_t given = take_credits(pages_min, pages_max); given != 0) return given;
@@ -121,10 +121,7 @@ result<std::uint32_t> cache_core::wait_at_front(std::uint32_t pages_min, std::ui
         break;
       }
       if (may_grow && ticket.refused()) break;  // the limit has come down: what is possible is looked at again
-      if (!in_time) {
-        if (may_grow) budget::tell_out_of_memory(budget_, cost);
-        return error_from(ETIMEDOUT);
-      }
+      if (!in_time) return error_from(ETIMEDOUT);
       const os::waiting noted(self, waits_for_pages(deadline), since);
       in_time = self.park_until(deadline);
       // Nobody is admitted before the front, so what it lacks only falls, and it asks anew a few times at most.

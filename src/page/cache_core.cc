@@ -28,7 +28,7 @@
 #include <limits>
 
 #include "base/check.h"
-#include "os/clock.h"
+#include "budget/reclaim.h"
 #include "os/memory.h"
 
 namespace larder::page {
@@ -75,7 +75,7 @@ result<std::unique_ptr<cache_core>> cache_core::create(std::string_view name, co
   // Others that can give memory back are asked to, once.
   memory_budget& budget = budget_of(chosen);
   const bytes needed = least_memory(chosen);
-  if (!budget.charge(needed, os::now())) return error_from(ENOMEM);
+  if (!budget::charge_or_reclaim(budget, needed)) return error_from(ENOMEM);
   std::unique_ptr<cache_core> core(new cache_core(name, budget, chosen.guaranteed_pages));
   if (const auto built = core->build(capacity, chosen); !built) {
     budget.release(needed);
@@ -129,7 +129,7 @@ bytes cache_core::charged() const {
 }
 
 result<file*> cache_core::open(backing& source) {
-  if (!budget_.charge(file_charge, os::now())) return error_from(ENOMEM);
+  if (!budget::charge_or_reclaim(budget_, file_charge)) return error_from(ENOMEM);
   files_open_.fetch_add(1);
   return new file(*this, source, arena_.page_shift(), files_opened_.fetch_add(1) + 1);
 }

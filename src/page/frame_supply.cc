@@ -100,7 +100,7 @@ cache_core::scan_result cache_core::scan(bool retry_failed) {
     const state_word seen = at->state.load(base::memory_order_relaxed);
     if ((seen & unevictable) == dirty && !base::is_mutant(base::mutant::dirty_evicted)) {
       if ((seen & failed) != 0) {
-        if (last_resort == nullptr) last_resort = at;
+        if (last_resort == nullptr && (seen & held) == 0) last_resort = at;
       } else if (begin_write(*at, false)) {
         scan_result found{.to_write = at};
         note_following(*at, found);

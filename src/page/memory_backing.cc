@@ -4,7 +4,7 @@
 #include <larder/backing.h>
 
 #include "base/mutex.h"
-#include "os/clock.h"
+#include "budget/reclaim.h"
 #include "os/memory.h"
 
 namespace larder {
@@ -27,7 +27,7 @@ result<std::unique_ptr<memory_backing>> memory_backing::create(bytes size, memor
   const bytes whole = round_up_to_pages(size);
   if (whole.count > 0) {
     if (budget != nullptr) {
-      if (!budget->charge(whole, os::now())) return error_from(ENOMEM);
+      if (!budget::charge_or_reclaim(*budget, whole)) return error_from(ENOMEM);
       made->charged = budget_charge(*budget, whole);
     }
     const auto mapped = os::map(whole);

@@ -212,33 +212,28 @@ TEST(BudgetTicketSchedTest, WaiterThatTheLimitLeavesNoRoomForIsToldSo) {
   EXPECT_TRUE(report.exhausted);
 }
 
-// A charge passes the high mark while the page daemon, which has come down from one before, goes to rest. A visit
-// follows that sees it.
-class mark_crosser : public scenario, private reclaimer {
- public:
-  mark_crosser() {
+// A cache that was filled past the high mark, and the page daemon, which is to come down from it.
+class mark_crosser_base : public scenario, private reclaimer {
+ protected:
+  mark_crosser_base() {
     set_page_daemon(true);
     budget_.add_reclaimer(*this, reclaim_stage::clean_pages);
     require(budget_.try_charge({cached_}), "there was no room");
-    thread("charger", [this] { require(budget_.try_charge(60_B), "there was no room"); });
-    thread("daemon", [this] { visit(); });
   }
-  void audit() override {
-    visit();
-    require(budget_.used() <= 100_B, "%llu bytes are used, and the page daemon rests",
-            static_cast<unsigned long long>(budget_.used().count));
-    budget_.remove_reclaimer(*this);
-    budget_.release(bytes{cached_} + 60_B);
-    budget_.audit();
-    set_page_daemon(false);
-  }
-
- private:
   void visit() {
     for (int most = 3; most > 0; --most) {
       due_ = std::min(due_, take_page_daemon_call());
       if (due_ <= os::now()) due_ = budget::reclaim_round(*budget::state_of(budget_).tree, os::now());
     }
+  }
+  void end(bytes charged) {
+    visit();
+    require(budget_.used() <= 100_B, "%llu bytes are used, and the page daemon rests",
+            static_cast<unsigned long long>(budget_.used().count));
+    budget_.remove_reclaimer(*this);
+    budget_.release(bytes{cached_} + charged);
+    budget_.audit();
+    set_page_daemon(false);
   }
   bytes reclaim(bytes wanted) override {
     const bytes given = std::min(wanted, bytes{cached_});
@@ -248,8 +243,20 @@ class mark_crosser : public scenario, private reclaimer {
   }
 
   memory_budget budget_{"budget", {.limit = 200_B, .high_mark_percent = 50, .low_mark_percent = 25}};
+
+ private:
   std::uint64_t cached_ = 110;
   time_point due_ = no_deadline;
+};
+
+// A charge passes the mark again while the daemon goes to rest. A visit follows that sees it.
+class mark_crosser : public mark_crosser_base {
+ public:
+  mark_crosser() {
+    thread("charger", [this] { require(budget_.try_charge(60_B), "there was no room"); });
+    thread("daemon", [this] { visit(); });
+  }
+  void audit() override { end(60_B); }
 };
 
 TEST(BudgetTicketSchedTest, DaemonThatGoesToRestMissesNoCrossing) {
@@ -264,6 +271,29 @@ TEST(BudgetTicketSchedTest, DaemonThatLooksBeforeItClearsIsCaught) {
 
 TEST(BudgetTicketSchedTest, DaemonThatIsBelievedToComeIsCaught) {
   EXPECT_TRUE(mutant_is_killed<mark_crosser>(mutant::daemon_kept_called));
+}
+
+// Who waits lacks more than the daemon reclaims, and may meet the only reclaimer while the daemon is inside it.
+class daemon_before_waiter : public mark_crosser_base {
+ public:
+  daemon_before_waiter() {
+    thread("waiter", [this] {
+      require(static_cast<bool>(budget_.charge(160_B)), "a charge failed");
+      budget_.release(160_B);
+    });
+    thread("daemon", [this] { visit(); });
+  }
+  void audit() override { end(0_B); }
+};
+
+TEST(BudgetTicketSchedTest, WhoMeetsTheDaemonInTheReclaimerIsServed) {
+  const search_report report = explore<daemon_before_waiter>({.preemptions = 2});
+  EXPECT_TRUE(has_no_failure(report));
+  EXPECT_TRUE(report.exhausted);
+}
+
+TEST(BudgetTicketSchedTest, DaemonThatTellsNobodyIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<daemon_before_waiter>(mutant::daemon_brings_no_hope));
 }
 
 }  // namespace

@@ -44,6 +44,7 @@ thread& thread::operator=(thread&& other) noexcept {
 }
 thread::~thread() = default;
 void thread::join() {}
+bool thread::is_current() const { return false; }
 std::uint32_t thread_id() { return 0; }
 
 }  // namespace os
