@@ -349,7 +349,8 @@ TEST(PageDaemonTest, BrokenPromisesBringPauses) {
   std::this_thread::sleep_for(100ms);
   const unsigned calls = lies.calls;
   EXPECT_GE(calls, 9U);
-  EXPECT_LE(calls, 8U + 1 + 8) << "1 + 2 + 4 + ... + 64 ms are more than 100";
+  EXPECT_LE(calls, 8U + 1 + 12)
+      << "1 + 2 + 4 + ... + 64 ms are more than 100, and a slow machine may sleep for seconds";
   budget.release(10_B);
   waiter.join();
   budget.release(100_B);
