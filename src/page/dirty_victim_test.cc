@@ -40,14 +40,19 @@ class DirtyVictimTest : public page_cache_test, public ::testing::WithParamInter
     make_fixed_cache(pages);
   }
   void miss(cached_file& file, std::uint64_t number) { ASSERT_TRUE(file.read_ahead(number * page, bytes{page})); }
+  // Fills the cache: the file's first page is dirty and next to go, and all after it are clean.
+  std::unique_ptr<cached_file> open_with_dirty_victim(backing& disk) {
+    auto file = open(disk);
+    EXPECT_TRUE(file->write(0, filled(page, 1)));
+    for (std::uint64_t number = 2; number < 2 * pages; number += 2) miss(*file, number);
+    return file;
+  }
   bool is_there(const cached_file& file, std::uint64_t number) { return file.resident(number * page, bytes{1}); }
 };
 
 TEST_P(DirtyVictimTest, IsNotPassedOverForAPageThatIsClean) {
   test_disk disk(1000 * page);
-  auto file = open(disk);
-  ASSERT_TRUE(file->write(0, filled(page, 1)));
-  for (std::uint64_t number = 2; number < 2 * pages; number += 2) miss(*file, number);
+  auto file = open_with_dirty_victim(disk);
   miss(*file, 100);
   EXPECT_EQ(disk.writes, 1U);
   EXPECT_EQ(disk.contents()[0], std::byte{1});
@@ -121,9 +126,7 @@ TEST_P(DirtyVictimTest, LeavesWhenItWouldIfItWereClean) {
 
 TEST_P(DirtyVictimTest, IsPassedOverAfterItsWriteFailedWhileOthersCanGo) {
   test_disk disk(1000 * page);
-  auto file = open(disk);
-  ASSERT_TRUE(file->write(0, filled(page, 1)));
-  for (std::uint64_t number = 2; number < 2 * pages; number += 2) miss(*file, number);
+  auto file = open_with_dirty_victim(disk);
   disk.fail_writes = true;
   for (std::uint64_t gone = 1; gone < pages; ++gone) {
     miss(*file, 100 + 2 * gone);
@@ -155,9 +158,7 @@ TEST_P(DirtyVictimTest, IsTheLastResortAfterItsWriteFailed) {
 
 TEST_P(DirtyVictimTest, StaysIfItIsHitWhileItIsWritten) {
   watched_disk disk(1000 * page);
-  auto file = open(disk);
-  ASSERT_TRUE(file->write(0, filled(page, 1)));
-  for (std::uint64_t number = 2; number < 2 * pages; number += 2) miss(*file, number);
+  auto file = open_with_dirty_victim(disk);
   pin_admission admission = admit(2);
   disk.on_write = [&] {
     for (int times = 0; times < 2; ++times) EXPECT_TRUE(file->try_pin(0, admission));  // S3-FIFO wants two
@@ -169,9 +170,7 @@ TEST_P(DirtyVictimTest, StaysIfItIsHitWhileItIsWritten) {
 
 TEST_P(DirtyVictimTest, StaysIfItIsChangedWhileItIsWritten) {
   watched_disk disk(1000 * page);
-  auto file = open(disk);
-  ASSERT_TRUE(file->write(0, filled(page, 1)));
-  for (std::uint64_t number = 2; number < 2 * pages; number += 2) miss(*file, number);
+  auto file = open_with_dirty_victim(disk);
   pin_admission admission = admit(2);
   int writes = 0;
   disk.on_write = [&] {
