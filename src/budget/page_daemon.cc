@@ -32,9 +32,9 @@ void set_system_limit(tree& in, std::optional<bytes> found) {
   if (!found) return;  // what it is cannot be told now
   const bytes limit = *found;
   const base::lock locked(in.guard);
-  auto* root = static_cast<node_state*>(in.nodes.front());  // no node is older
+  node_state* const root = in.root();
   if (root == nullptr) return;
-  const bytes share = limit < unlimited ? limit / 10 * 9 : unlimited;
+  const bytes share = limit < unlimited ? percent_of(limit, 90) : unlimited;
   if (std::exchange(root->system_limit, share) != share) root->limit_changed();
 }
 

@@ -357,7 +357,7 @@ TEST(PageDaemonTest, BrokenPromisesBringPauses) {
   budget.audit();
 }
 
-// Who waits may meet a reclaimer that the daemon is inside, and it may be the only one.
+// Who waits may meet a reclaimer that the daemon is inside, and it may be the only one (KF-49).
 TEST(PageDaemonTest, WhoPassedOverItsReclaimerIsToldToAskAgain) {
   memory_budget budget("budget", marked);
   struct slow final : reclaimer {

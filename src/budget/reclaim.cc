@@ -38,8 +38,7 @@ void memory_budget::add_reclaimer(reclaimer& source, reclaim_stage stage) {
   }
   tree.entries.push_back(*entry);
   while (budget::reclaimer_entry* next = later.pop_front()) tree.entries.push_back(*next);
-  tree.hopeful = true;
-  budget_ticket::wake_leader(tree);
+  budget_ticket::bring_hope(tree);
 }
 
 void memory_budget::remove_reclaimer(reclaimer& source) {
@@ -70,10 +69,7 @@ bytes memory_budget::reclaim(bytes wanted) {
   base::unique_lock locked(tree.guard);
   const bytes given =
       budget::reclaim_within(tree, locked, this, wanted, reclaim_stage::last_resort, [] { return true; }).given;
-  if (given.count > 0) {
-    tree.hopeful = true;
-    budget_ticket::wake_leader(tree);
-  }
+  if (given.count > 0) budget_ticket::bring_hope(tree);
   return given;
 }
 

@@ -48,8 +48,7 @@ node_state* next_called(const tree& in, std::uint64_t visit) {
 // Who waits may have passed over a reclaimer that the daemon was inside.
 void bring_hope(tree& in, const reclaimed& got) {
   if (got.given.count == 0 || base::is_mutant(base::mutant::daemon_brings_no_hope)) return;
-  in.hopeful = true;
-  budget_ticket::wake_leader(in);
+  budget_ticket::bring_hope(in);
 }
 
 time_point rest(node_state& at) {
@@ -110,13 +109,13 @@ time_point serve(tree& in, base::unique_lock& locked, node_state& at, time_point
 
 // A sixteenth of what is used, of all stages: what the system lacks it takes from everybody, and it says so again.
 void give_back_to_system(tree& in, base::unique_lock& locked) {
-  node_state* const root = static_cast<node_state*>(in.nodes.front());  // no node is older
+  node_state* const root = in.root();
   const bytes wanted = root->look().used / 16;
   tell(locked, *root, budget_event::kind::system_pressure, wanted);
   const reclaimed got =
       reclaim_within(in, locked, &root->self, wanted, reclaim_stage::last_resort, [] { return true; });
   bring_hope(in, got);
-  if (node_state* still = static_cast<node_state*>(in.nodes.front())) {
+  if (node_state* still = in.root()) {
     still->daemon_rounds.add();
     still->daemon_bytes.add(got.given.count);
   }
@@ -136,7 +135,7 @@ time_point reclaim_round(tree& in, time_point now) {
     budget_ticket::wake_leader(in);
   }
   if (std::exchange(in.stall_to_tell, false)) budget_ticket::tell_stalled(in, locked);
-  if (std::exchange(in.system_presses, false) && in.nodes.front() != nullptr) give_back_to_system(in, locked);
+  if (std::exchange(in.system_presses, false) && in.root() != nullptr) give_back_to_system(in, locked);
   const std::uint64_t visit = ++in.scans;
   time_point due = in.pause_end;
   while (node_state* at = next_called(in, visit)) {

@@ -36,12 +36,6 @@ namespace {
 
 constexpr std::uint32_t promises_max = 8;
 
-memory_budget* root_of(memory_budget& node) {
-  memory_budget* root = &node;
-  while (root->parent() != nullptr) root = root->parent();
-  return root;
-}
-
 bool has_passed(time_point deadline) { return deadline != no_deadline && os::now() >= deadline; }
 
 }  // namespace
@@ -82,7 +76,7 @@ result<void> budget_ticket::begin() {
   scan(tree);
   if (late) ++tree.waiting;
   if (!handed_over_) {
-    if (blocked_at_ == nullptr) block_at(root_of(budget_));  // the pass ended before it
+    if (blocked_at_ == nullptr) block_at(&tree.root()->self);  // the pass ended before it
     budget_.state_->waits.add();
   }
   return {};
@@ -149,6 +143,11 @@ budget::reclaimed budget_ticket::reclaim_for_all(budget::tree& tree, base::uniqu
 // Lets the oldest waiter reclaim if there is reason to and nobody does: whoever leaves, or brings hope, calls this.
 void budget_ticket::wake_leader(budget::tree& tree) {
   if (tree.hopeful && !tree.leading && !tree.backs_off() && !tree.queue.empty()) tree.queue.front()->owner_.unpark();
+}
+
+void budget_ticket::bring_hope(budget::tree& tree) {
+  tree.hopeful = true;
+  wake_leader(tree);
 }
 
 void budget_ticket::tell_stalled(budget::tree& tree, base::unique_lock& locked) {
@@ -262,8 +261,7 @@ void budget::node_state::limit_changed() {
 void budget_ticket::look_again(budget::tree& tree, bool scans) {
   refuse_hopeless(tree);
   if (scans) scan(tree);
-  tree.hopeful = true;
-  wake_leader(tree);
+  bring_hope(tree);
 }
 
 // Charges this ticket to its whole path, or to nothing; returns the node that is full or has an older ticket waiting.
@@ -327,6 +325,8 @@ void budget::tree::note_round(bool hopeless) {
   if (page_daemon::of_process().call(*this, end)) pause_end = end;  // without a thread nobody would end it
 }
 
+budget::node_state* budget::tree::root() const { return static_cast<node_state*>(nodes.front()); }
+
 void budget::tree::end_pause() {
   broken_promises = 0;
   pause_end = no_deadline;
@@ -363,9 +363,8 @@ void budget::tree::in_child() {
 void memory_budget::wake_to_reclaim() {
   budget::tree& tree = *state_->tree;
   const base::lock locked(tree.guard);
-  tree.hopeful = true;
   tree.promised = true;
-  budget_ticket::wake_leader(tree);
+  budget_ticket::bring_hope(tree);
 }
 
 }  // namespace larder

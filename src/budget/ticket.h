@@ -42,6 +42,8 @@ class budget_ticket : public base::list_link<> {
   // Lets the oldest waiter reclaim if there is reason to and nobody does: whoever leaves, brings hope, or ends a pause,
   // calls this. The tree's mutex is held, in the next too.
   static void wake_leader(budget::tree& tree);
+  // Reclaiming may find something from now on.
+  static void bring_hope(budget::tree& tree);
   // Tells that the oldest waiter waits in vain; drops the mutex meanwhile.
   static void tell_stalled(budget::tree& tree, base::unique_lock& locked);
   // After a change of a limit: who waits may have room now, or never any more. `scans` is false for a mutant.

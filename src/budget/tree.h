@@ -32,6 +32,8 @@ struct reclaimer_entry : base::list_link<> {
 // A budget's membership in its tree.
 struct budget_node : base::list_link<> {};
 
+struct node_state;
+
 bytes percent_of(bytes amount, std::uint8_t percent);
 
 // In percent of what may be charged: where the page daemon begins, and where it ends.
@@ -58,6 +60,10 @@ struct tree final : os::fork_participant, std::enable_shared_from_this<tree>, da
 
   // The number of a round of reclaiming that begins (fair_share.cc). `guard` is held.
   std::uint64_t begin_round() { return ++rounds; }
+
+  // The node without a parent, which is there before all others and goes last; null at the tree's very beginning and
+  // end. `guard` is held.
+  node_state* root() const;
 
   // These three for the back-off of those who reclaim for their tickets (ticket.cc). `guard` is held.
   bool backs_off() const { return pause_end != no_deadline && os::now() < pause_end; }
