@@ -15,8 +15,8 @@
 // fill (KF-47). The leader that leaves with its memory wakes the next.
 //
 // A reclaimer may promise what it cannot keep, time and again: a page whose write fails at once is reclaimable again.
-// So after `promises_max` rounds in a row that a promise began and that found nothing, rounds pause: from pause_min,
-// doubled each time, up to pause_max, and no promise cuts a pause short (KF-50). The page daemon ends it.
+// So after `promises_max` rounds in a row that a promise began and that found nothing, rounds pause (pause_after),
+// longer each time, and no promise cuts a pause short (KF-50). The page daemon ends it.
 #include "budget/ticket.h"
 
 #include <algorithm>
