@@ -92,6 +92,7 @@ void page_daemon::follow_system(tree& in) {
   base::unique_lock locked(guard_);
   const os::memory_group group = the_group();
   locked.unlock();
+  if (group.limit_files().empty() && group.pressure_file().empty()) return;  // there is nothing to look after
   const std::optional<bytes> limit = group.limit();
   set_system_limit(in, limit);
   locked.lock();
