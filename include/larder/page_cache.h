@@ -196,7 +196,8 @@ class LARDER_API page_cache {
   result<pin_admission> admit(std::uint32_t min_pages, std::uint32_t max_pages, time_point deadline = no_deadline);
 
   page_cache_stats stats() const;
-  // Checks the cache's laws (cache_core.cc) and dies on the first that is broken. Nobody else works in the cache.
+  // Checks the cache's laws (cache_core.cc) and dies on the first that is broken. Nobody else works in the cache; the
+  // page daemon, and others who wait for memory of the budget, get none from this cache meanwhile.
   void audit() const;
 
  private:

@@ -5,9 +5,31 @@
 #include "budget/reclaim.h"
 
 #include "base/check.h"
+#include "base/mutant.h"
 #include "os/waiting.h"
 
 namespace larder {
+namespace {
+
+// The entry of `source`, once nobody is inside it.
+budget::reclaimer_entry* entry_at_rest(budget::tree& in, base::unique_lock& locked, const reclaimer& source) {
+  budget::reclaimer_entry* entry = in.entries.front();
+  while (entry != nullptr && entry->source != &source) entry = in.entries.after(*entry);
+  os::parker& self = os::parker::current();
+  time_point since{};
+  while (entry != nullptr && entry->busy) {
+    entry->rest_waiter = &self;
+    locked.unlock();
+    {
+      const os::waiting noted(self, {.kind = "end of a reclaimer", .object = &source}, since);
+      self.park();
+    }
+    locked.lock();
+  }
+  return entry;
+}
+
+}  // namespace
 
 bool budget::is_within(const memory_budget* node, const memory_budget* ancestor) {
   for (; node != nullptr; node = node->parent()) {
@@ -44,23 +66,27 @@ void memory_budget::add_reclaimer(reclaimer& source, reclaim_stage stage) {
 void memory_budget::remove_reclaimer(reclaimer& source) {
   budget::tree& tree = *state_->tree;
   base::unique_lock locked(tree.guard);
-  budget::reclaimer_entry* entry = tree.entries.front();
-  while (entry != nullptr && entry->source != &source) entry = tree.entries.after(*entry);
+  budget::reclaimer_entry* entry = entry_at_rest(tree, locked, source);
   LARDER_CHECK(entry != nullptr, "budget \"%s\": remove_reclaimer of one that is not registered", name().c_str());
-  os::parker& self = os::parker::current();
-  time_point since{};
-  while (entry->busy) {
-    entry->remover = &self;
-    locked.unlock();
-    {
-      const os::waiting noted(self, {.kind = "end of a reclaimer", .object = &source}, since);
-      self.park();
-    }
-    locked.lock();
-  }
   base::intrusive_list<budget::reclaimer_entry>::remove(*entry);
   locked.unlock();
   delete entry;
+}
+
+budget::reclaimer_pause::reclaimer_pause(const memory_budget& budget, const reclaimer& source)
+    : in_(*state_of(budget).tree) {
+  base::unique_lock locked(in_.guard);
+  entry_ = entry_at_rest(in_, locked, source);
+  LARDER_CHECK(entry_ != nullptr, "budget \"%s\": pause of a reclaimer that is not registered", budget.name().c_str());
+  entry_->rest_waiter = nullptr;
+  entry_->busy = true;
+}
+
+// Who waits for memory may have passed it over.
+budget::reclaimer_pause::~reclaimer_pause() {
+  const base::lock locked(in_.guard);
+  entry_->busy = false;
+  if (!base::is_mutant(base::mutant::pause_brings_no_hope)) budget_ticket::bring_hope(in_);
 }
 
 bytes memory_budget::reclaim(bytes wanted) {

@@ -45,10 +45,24 @@ reclaimed reclaim_within(tree& in, base::unique_lock& locked, const memory_budge
     locked.lock();
     entry->busy = false;
     sum.given += given;
-    if (given < step || entry->remover != nullptr) entry->dry_in_round = std::max(entry->dry_in_round, round);
-    if (entry->remover != nullptr) entry->remover->unpark();
+    if (given < step || entry->rest_waiter != nullptr) entry->dry_in_round = std::max(entry->dry_in_round, round);
+    if (entry->rest_waiter != nullptr) entry->rest_waiter->unpark();
   }
   return sum;
 }
+
+// While it lives, `source` is not asked: waits for the end of a call in progress, and others pass it over then. For who
+// has to find it at rest, though the page daemon and waiters of the same tree come unbidden. One at a time for each.
+class reclaimer_pause {
+ public:
+  reclaimer_pause(const memory_budget& budget, const reclaimer& source);
+  ~reclaimer_pause();
+  reclaimer_pause(const reclaimer_pause&) = delete;
+  reclaimer_pause& operator=(const reclaimer_pause&) = delete;
+
+ private:
+  tree& in_;
+  reclaimer_entry* entry_;
+};
 
 }  // namespace larder::budget

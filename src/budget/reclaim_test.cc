@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "budget/reclaim.h"
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -461,6 +463,33 @@ TEST(ReclaimTest, RemoveWaitsWhileItIsBeingAskedAndIsForEver) {
   EXPECT_FALSE(inside);
 }
 
+TEST(ReclaimTest, PauseBeginsWhenItIsNotBeingAskedAndKeepsOthersOut) {
+  memory_budget budget("budget", {.limit = 100_B});
+  hoard cache(budget, 50_B);
+  hoard other(budget, 20_B);
+  std::atomic<bool> inside{false};
+  std::atomic<bool> blocked{true};
+  cache.when_asked = [&] {
+    inside = true;
+    while (blocked) std::this_thread::yield();
+    inside = false;
+  };
+  std::thread asker([&] { budget.reclaim(1_B); });
+  ASSERT_TRUE(eventually([&] { return inside.load(); }));
+  std::thread pauser([&] {
+    const budget::reclaimer_pause pause(budget, cache);
+    EXPECT_FALSE(inside);
+    EXPECT_EQ(cache.calls, 1U);
+    EXPECT_EQ(budget.reclaim(100_B), 20_B) << "of the other";
+    EXPECT_EQ(cache.calls, 1U);
+  });
+  std::this_thread::sleep_for(20ms);
+  blocked = false;
+  asker.join();
+  pauser.join();
+  EXPECT_EQ(budget.reclaim(100_B), 49_B);
+}
+
 TEST(ReclaimTest, ReclaimersComeAndGoWhileOthersAreAsked) {
   memory_budget budget("budget", {.limit = 10'000_B});
   std::atomic<bool> stop{false};
@@ -507,6 +536,14 @@ TEST(ReclaimDeathTest, MisuseNamesTheBudget) {
         budget.remove_reclaimer(cache);
       },
       "\"empty\": remove_reclaimer of one that is not registered");
+  EXPECT_DEATH(
+      {
+        const memory_budget budget("empty");
+        memory_budget other("other");
+        const hoard cache(other, 0_B);
+        const budget::reclaimer_pause pause(budget, cache);
+      },
+      "\"empty\": pause of a reclaimer that is not registered");
 }
 
 }  // namespace

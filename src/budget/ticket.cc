@@ -355,7 +355,7 @@ void budget::tree::in_child() {
   pause_end = no_deadline;
   for (reclaimer_entry* entry = entries.front(); entry != nullptr; entry = entries.after(*entry)) {
     entry->busy = false;
-    entry->remover = nullptr;
+    entry->rest_waiter = nullptr;
   }
   guard.unlock_after_fork();
 }

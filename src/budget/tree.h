@@ -24,9 +24,9 @@ struct reclaimer_entry : base::list_link<> {
   reclaimer* source = nullptr;
   memory_budget* node = nullptr;
   reclaim_stage stage = reclaim_stage::user;
-  bool busy = false;               // somebody is inside source->reclaim
-  std::uint64_t dry_in_round = 0;  // the newest round in which it gave less than it was asked for
-  os::parker* remover = nullptr;   // waits for !busy, to remove the entry
+  bool busy = false;                  // somebody is inside source->reclaim
+  std::uint64_t dry_in_round = 0;     // the newest round in which it gave less than it was asked for
+  os::parker* rest_waiter = nullptr;  // waits for !busy, to remove the entry or to keep others out
 };
 
 // A budget's membership in its tree.

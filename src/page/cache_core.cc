@@ -10,7 +10,7 @@
 // stripe's (the links of its buckets; frames leave the table under it), the waiters'. None is held over I/O, over a
 // wait or while code of the user runs. A hit takes none and writes no line but the page's own and its admission.
 //
-// Laws, checked by audit() when nobody works in the cache:
+// Laws, checked by audit() when nobody works in the cache (it keeps the reclaimers out):
 //
 //   owned = |eviction queue| + |free|                  every owned frame is in one place
 //   end − 1 = owned + |spare|                          so is every frame ever used
@@ -198,6 +198,9 @@ void cache_core::report(const base::stat_visitor& show) const {
 }
 
 void cache_core::audit() const {
+  // The page daemon comes unbidden, and others of the budget's users when they wait.
+  const budget::reclaimer_pause clean(budget_, gives_clean_pages_);
+  const budget::reclaimer_pause any(budget_, gives_any_page_);
   std::uint64_t pins = 0;
   std::int64_t dirty_found = 0;
   std::uint32_t in_use = 0;

@@ -232,6 +232,27 @@ TEST_P(PageCacheStressTest, OthersGetTheirMemoryWhileTheCacheWorks) {
   ASSERT_TRUE(file->flush());
 }
 
+// Who looks after the budget is not who works in the cache, and cannot be told to rest: the audit keeps it out.
+TEST_P(PageCacheStressTest, AuditHoldsWhileTheBudgetIsReclaimed) {
+  make_cache(8, 1_MiB);
+  test_disk disk(100 * page);
+  auto file = open(disk);
+  base::atomic<bool> audited{false};
+  on_threads(2, [&](int thread) {
+    if (thread == 0) {
+      while (!audited) budget_->reclaim(bytes{page});
+      return;
+    }
+    for (int round = 0; round < 300; ++round) {
+      ASSERT_TRUE(file->write(static_cast<std::uint64_t>(round) * 7 % 90 * page, filled(10 * page, round)));
+      cache_->audit();
+    }
+    audited = true;
+  });
+  ASSERT_TRUE(file->flush());
+  EXPECT_GT(cache_->stats().pages_reclaimed, 0U);
+}
+
 INSTANTIATE_TEST_SUITE_P(Policies, PageCacheStressTest, ::testing::ValuesIn(eviction_policies), policy_in_name());
 
 }  // namespace

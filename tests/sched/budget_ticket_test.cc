@@ -8,6 +8,7 @@
 #include <larder/memory_budget.h>
 
 #include "base/mutex.h"
+#include "budget/reclaim.h"
 #include "budget/round.h"
 #include "budget/tree.h"
 #include "os/clock.h"
@@ -294,6 +295,50 @@ TEST(BudgetTicketSchedTest, WhoMeetsTheDaemonInTheReclaimerIsServed) {
 
 TEST(BudgetTicketSchedTest, DaemonThatTellsNobodyIsCaught) {
   EXPECT_TRUE(mutant_is_killed<daemon_before_waiter>(mutant::daemon_brings_no_hope));
+}
+
+// A cache that holds everything is kept at rest for a while, and who waits for its memory may pass it over.
+class pauser_before_waiter : public full_budget, private reclaimer {
+ public:
+  pauser_before_waiter() {
+    budget_.add_reclaimer(*this, reclaim_stage::user);
+    thread("waiter", [this] { charge_and_release(80_B); });
+    thread("pauser", [this] {
+      const budget::reclaimer_pause pause(budget_, *this);
+      require(!inside_, "it is being asked, and at rest");
+      at_rest_ = true;
+      at_rest_ = false;
+    });
+  }
+  void audit() override {
+    budget_.remove_reclaimer(*this);
+    budget_.release(cached_);
+    full_budget::audit();
+  }
+
+ private:
+  bytes reclaim(bytes wanted) override {
+    inside_ = true;
+    require(!at_rest_, "it is asked, and at rest");
+    cached_ -= wanted;
+    budget_.release(wanted);
+    inside_ = false;
+    return wanted;
+  }
+
+  bytes cached_ = 100_B;
+  base::atomic<bool> inside_{false};
+  base::atomic<bool> at_rest_{false};
+};
+
+TEST(BudgetTicketSchedTest, WhoMeetsAReclaimerAtRestIsServedAfterwards) {
+  const search_report report = explore<pauser_before_waiter>({.preemptions = 2});
+  EXPECT_TRUE(has_no_failure(report));
+  EXPECT_TRUE(report.exhausted);
+}
+
+TEST(BudgetTicketSchedTest, PauseThatTellsNobodyIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<pauser_before_waiter>(mutant::pause_brings_no_hope));
 }
 
 }  // namespace
