@@ -243,14 +243,13 @@ TEST_P(PageCacheStressTest, AuditHoldsWhileTheBudgetIsReclaimed) {
       while (!audited) budget_->reclaim(bytes{page});
       return;
     }
-    for (int round = 0; round < 300; ++round) {
+    for (int round = 0; round < 300 || cache_->stats().pages_reclaimed < 100; ++round) {
       ASSERT_TRUE(file->write(static_cast<std::uint64_t>(round) * 7 % 90 * page, filled(10 * page, round)));
       cache_->audit();
     }
     audited = true;
   });
   ASSERT_TRUE(file->flush());
-  EXPECT_GT(cache_->stats().pages_reclaimed, 0U);
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, PageCacheStressTest, ::testing::ValuesIn(eviction_policies), policy_in_name());
