@@ -108,22 +108,38 @@ cached_file::~cached_file() { file_.core.close(file_); }
 bytes cached_file::size() const { return {file_.size}; }
 bytes cached_file::page_size() const { return {file_.page_length()}; }
 
-page_ref cached_file::try_pin(std::uint64_t page_number, pin_admission& admission) {
+[[gnu::always_inline]] inline page::frame* cached_file::pin_present(std::uint64_t page_number,
+                                                                    pin_admission& admission) {
   LARDER_CHECK(admission.available() > 0, "page cache: more pages are pinned than the %u admitted", admission.pages());
   if (page_number >= file_.pages()) [[unlikely]]
-    return {};
+    return nullptr;
   page::frame* frame = file_.core.try_pin(file_, page_number);
   if (frame == nullptr) [[unlikely]]
-    return {};
+    return nullptr;
   ++admission.pinned_;
   ++admission.hits_;
+  return frame;
+}
+
+page_ref cached_file::try_pin(std::uint64_t page_number, pin_admission& admission) {
+  page::frame* frame = pin_present(page_number, admission);
+  if (frame == nullptr) [[unlikely]]
+    return {};
   return {admission, *frame, file_.core.data_of(*frame), file_.bytes_in_page(page_number), false};
 }
 
+// The look-up is here, and not called, for this is what a hit costs.
 result<page_ref> cached_file::pin(std::uint64_t page_number, access intent, pin_admission& admission) {
-  if (intent == access::read) {
-    if (page_ref present = try_pin(page_number, admission)) return present;
-  }
+  if (intent != access::read) [[unlikely]]
+    return pin_slowly(page_number, intent, admission);
+  page::frame* frame = pin_present(page_number, admission);
+  if (frame == nullptr) [[unlikely]]
+    return pin_slowly(page_number, intent, admission);
+  return page_ref(admission, *frame, file_.core.data_of(*frame), file_.bytes_in_page(page_number), false);
+}
+
+[[gnu::noinline]] result<page_ref> cached_file::pin_slowly(std::uint64_t page_number, access intent,
+                                                           pin_admission& admission) {
   page_ref pinned;
   if (const auto got = pin_range(page_number, std::span(&pinned, 1), intent, admission); !got) return got.error();
   return pinned;
