@@ -60,12 +60,11 @@ class by_larder {
     need(static_cast<bool>(file_->write(offset, from)));
   }
   void make_durable() { need(static_cast<bool>(file_->flush())); }
-  // Calls `body` with each of the numbers below `readers`, all at the same time.
+  // Calls `body` with each of the numbers below `count`, all at the same time.
   template <typename Body>
-  void at_once(const Body& body) {
-    if (runtime_ == nullptr) runtime_ = *runtime::create("bench", {.workers = 2});
+  void at_once(std::uint64_t count, const Body& body) {
     std::vector<task> tasks;
-    for (std::uint64_t i = 0; i < readers; ++i) tasks.push_back(runtime_->spawn([&body, i] { body(i); }));
+    for (std::uint64_t i = 0; i < count; ++i) tasks.push_back(runtime_->spawn([&body, i] { body(i); }));
     for (task& each : tasks) each.join();
   }
 
@@ -74,15 +73,16 @@ class by_larder {
   std::unique_ptr<file_backing> disk_;
   std::unique_ptr<page_cache> cache_;
   std::unique_ptr<cached_file> file_;
-  std::unique_ptr<runtime> runtime_;
+  std::unique_ptr<runtime> runtime_ = *runtime::create("bench", {.workers = 2});
 };
 
 // Threads take what tasks do.
 struct by_threads {
   template <typename Body>
-  void at_once(const Body& body) {
+  void at_once(std::uint64_t count, const Body& body) {
+    if (count == 1) return body(0);
     std::vector<std::thread> threads;
-    for (std::uint64_t i = 0; i < readers; ++i) threads.emplace_back([&body, i] { body(i); });
+    for (std::uint64_t i = 0; i < count; ++i) threads.emplace_back([&body, i] { body(i); });
     for (std::thread& each : threads) each.join();
   }
 };
@@ -145,16 +145,33 @@ class worker {
   }
 
   void serve(int commands, int results) {
-    for (int i = 0; i < 20 && chosen_ != load::write_in_order; ++i) step();  // until what is hot is in memory
+    for (int i = 0; i < 20 && chosen_ != load::write_in_order; ++i) run_step();  // until what is hot is in memory
     for (char command = 0; ::read(commands, &command, 1) == 1;) {
       const auto began = std::chrono::steady_clock::now();
-      outcome came{.operations = step()};
+      outcome came{.operations = run_step()};
       came.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
       if (::write(results, &came, sizeof came) != sizeof came) return;
     }
   }
 
  private:
+  std::uint64_t run_step() {
+    if (chosen_ == load::read_by_many) return read_by_many();
+    std::uint64_t operations = 0;
+    way_.at_once(1, [&](std::uint64_t) { operations = step(); });
+    return operations;
+  }
+  std::uint64_t read_by_many() {
+    std::vector<std::uint64_t> drawn(readers * steps_of_each_reader);
+    for (std::uint64_t& page : drawn) page = pages_.next();
+    way_.at_once(readers, [&](std::uint64_t reader) {
+      const std::span<std::byte> into = buffer_.subspan(reader * page_size, page_size);
+      for (std::uint64_t i = 0; i < steps_of_each_reader; ++i) {
+        way_.read(drawn[reader * steps_of_each_reader + i] * page_size, into);
+      }
+    });
+    return drawn.size();
+  }
   std::uint64_t step() {
     if (chosen_ == load::write_in_order) {
       for (std::uint64_t at = 0; at < written_mebibytes << 20; at += written_at_once) {
@@ -163,17 +180,6 @@ class worker {
       written_from_ += written_mebibytes << 20;
       way_.make_durable();
       return written_mebibytes;
-    }
-    if (chosen_ == load::read_by_many) {
-      std::vector<std::uint64_t> drawn(readers * steps_of_each_reader);
-      for (std::uint64_t& page : drawn) page = pages_.next();
-      way_.at_once([&](std::uint64_t reader) {
-        const std::span<std::byte> into = buffer_.subspan(reader * page_size, page_size);
-        for (std::uint64_t i = 0; i < steps_of_each_reader; ++i) {
-          way_.read(drawn[reader * steps_of_each_reader + i] * page_size, into);
-        }
-      });
-      return drawn.size();
     }
     for (std::uint64_t i = 0; i < steps_of_reading; ++i) {
       const std::uint64_t offset = pages_.next() * page_size;

@@ -14,6 +14,13 @@
 
 namespace larder {
 
+// One of several writes that are asked for together.
+struct backing_write {
+  std::span<const iovec> from;
+  std::uint64_t offset = 0;
+  result<void> outcome = {};
+};
+
 // What the pages of a file are read from and written to. Derive from it to cache something of your own.
 //
 // Any thread or task may call any function at any time; a call may park the task or block the thread, and must not wait
@@ -30,6 +37,9 @@ class LARDER_API backing {
   // All of the vectors or an error; what was written is read from then on, and may be lost in a crash until `flush`.
   virtual result<void> read(std::span<const iovec> into, std::uint64_t offset) = 0;
   virtual result<void> write(std::span<const iovec> from, std::uint64_t offset) = 0;
+  // Makes all of these writes, which are of different bytes, and sets the outcome of each. In any order, or at once:
+  // here one after the other, so override it where several at once take less time. The outcomes are good before.
+  virtual void write_many(std::span<backing_write> writes);
   // The range reads as zeros afterwards; `discard` also gives its blocks back, `zero` keeps them. EOPNOTSUPP if it has
   // no better way than writing zeros.
   virtual result<void> discard(std::uint64_t offset, bytes length) = 0;
@@ -66,7 +76,9 @@ class LARDER_API file_backing final : public backing {
   bytes size() const override;
   result<void> read(std::span<const iovec> into, std::uint64_t offset) override;
   result<void> write(std::span<const iovec> from,
-                     std::uint64_t offset) override;  // EROFS if read-only, as the next two
+                     std::uint64_t offset) override;  // EROFS if read-only, as the next three
+  // On a task they are under way at once.
+  void write_many(std::span<backing_write> writes) override;
   result<void> discard(std::uint64_t offset, bytes length) override;
   result<void> zero(std::uint64_t offset, bytes length) override;
   result<void> flush() override;

@@ -22,9 +22,6 @@ inline constexpr state_word never_full = state_word{1} << 63;
 // Most pages in one read of a backing, or looked at together: at least 128 KiB, past which one call's cost no longer
 // shows, and whose vectors are at home on the smallest stack.
 inline constexpr std::size_t batch_pages_max = 32;
-// Most in one write. Twice as many, for who writes from end to end waits for each write in turn.
-inline constexpr std::size_t write_pages_max = 64;
-
 // The cache without its faces: frames, the table, eviction, admission, write-back. The theory is in cache_core.cc; the
 // implementation has a file for each of the headings below.
 class cache_core final : budget::describer {
@@ -170,13 +167,14 @@ class cache_core final : budget::describer {
   frame* link_or_find(file& owner, std::uint64_t number, frame*& spare);
 
   bool begin_write(frame& page, bool pinned_too);
-  frame* begin_write_at(file& owner, std::uint64_t number);
+  struct write_batch;
+  frame* begin_write_at(file& owner, std::uint64_t number, bool pinned_too);
   result<void> write_back(frame& begun);
   void end_write(file& owner, std::span<frame* const> pages, bool succeeded);
   frame* rotate_dirty(file& owner);
-  void write_each(file& owner, std::span<const std::uint64_t> numbers);
   std::span<std::uint64_t> oldest_dirty(file& owner, std::span<std::uint64_t> into);
   result<void> write_page(file& owner, std::uint64_t number);
+  result<void> write_pages(file& owner, std::span<std::uint64_t> numbers);
   void set_dirty(frame& page, state_word ends);
   static state_word dirty_state(const file& owner, const frame& page);
   void list_dirty(file& owner, frame& page);

@@ -9,6 +9,7 @@
 // drops what is buffered after a direct write. It cannot promise that for bytes that are written both ways at the same
 // time; but a page cache never has two writes of the same bytes in flight, and which way a byte of a page is written
 // does not change: the end of the file is always buffered, all else always direct.
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -34,6 +35,8 @@ struct file_backing::state {
   // How much of the vectors, from their beginning, is to go directly.
   std::uint64_t direct_length(std::span<const iovec> vectors, std::uint64_t offset) const;
   result<void> move(transfer_function transfer, std::span<const iovec> vectors, std::uint64_t offset) const;
+  // The descriptor through which all of the vectors go; -1 if they go both ways.
+  int way_of(std::span<const iovec> vectors, std::uint64_t offset) const;
 
   os::descriptor file;    // buffered
   os::descriptor direct;  // none: all is buffered
@@ -51,6 +54,14 @@ std::uint64_t file_backing::state::direct_length(std::span<const iovec> vectors,
     sum += each.iov_len;
   }
   return sum & ~(alignment.offset - 1);
+}
+
+int file_backing::state::way_of(std::span<const iovec> vectors, std::uint64_t offset) const {
+  const std::uint64_t whole = direct_length(vectors, offset);
+  if (whole == 0) return file.number();
+  std::uint64_t length = 0;
+  for (const iovec& each : vectors) length += each.iov_len;
+  return whole == length ? direct.number() : -1;
 }
 
 result<void> file_backing::state::move(transfer_function transfer, std::span<const iovec> vectors,
@@ -116,6 +127,29 @@ result<void> file_backing::read(std::span<const iovec> into, std::uint64_t offse
 result<void> file_backing::write(std::span<const iovec> from, std::uint64_t offset) {
   if (state_->read_only) return error_from(EROFS);
   return state_->move(io::write_vectors, from, offset);
+}
+
+void file_backing::write_many(std::span<backing_write> writes) {
+  if (state_->read_only) {
+    for (backing_write& each : writes) each.outcome = error_from(EROFS);
+    return;
+  }
+  std::array<io::file_write, io::writes_at_once_max> files{};
+  while (!writes.empty()) {
+    std::size_t count = 0;
+    std::size_t seen = 0;
+    for (; seen < writes.size() && count < files.size(); ++seen) {
+      backing_write& each = writes[seen];
+      const int way = state_->way_of(each.from, each.offset);
+      if (way >= 0) {
+        files[count++] = {.file = way, .from = each.from, .offset = each.offset, .outcome = &each.outcome};
+      } else {
+        each.outcome = state_->move(io::write_vectors, each.from, each.offset);
+      }
+    }
+    io::write_many(std::span(files.data(), count));
+    writes = writes.subspan(seen);
+  }
 }
 
 result<void> file_backing::discard(std::uint64_t offset, bytes length) {

@@ -115,6 +115,105 @@ TEST_F(DirectFileTest, WhateverIsNotAlignedIsTransferredToo) {
   EXPECT_EQ(contents(), expected);
 }
 
+class ManyWritesTest : public DirectFileTest {
+ protected:
+  // A worker's task does it if `on_task`, else this thread.
+  template <typename Body>
+  static void run(bool on_task, Body body) {
+    if (!on_task) return body();
+    auto started = runtime::create("writes", {.workers = 1});
+    ASSERT_TRUE(started);
+    (*started)->spawn(body).join();
+  }
+  // Cuts the file into so many writes, of which each has two vectors.
+  std::vector<backing_write> cut(std::uint64_t length) {
+    std::vector<backing_write> made;
+    vectors_.reserve(2 * (file_size / length + 1));
+    for (std::uint64_t at = 0; at < file_size; at += length) {
+      const std::uint64_t some = std::min(length, file_size - at);
+      const std::uint64_t first = some / 2 / page * page;
+      vectors_.push_back({data_.get() + at, first});
+      vectors_.push_back({data_.get() + at + first, some - first});
+      made.push_back({.from = std::span(&vectors_.back() - 1, 2), .offset = at});
+    }
+    return made;
+  }
+  std::vector<std::byte> expected() const { return {data_.get(), data_.get() + file_size}; }
+  void make_noise(std::uint64_t seed) {
+    const auto made = noise(file_size, seed);
+    std::copy(made.begin(), made.end(), data_.get());
+    vectors_.clear();
+  }
+
+  std::unique_ptr<std::byte, decltype(&std::free)> data_{static_cast<std::byte*>(std::aligned_alloc(page, 37 * page)),
+                                                         std::free};
+  std::vector<iovec> vectors_;
+};
+
+// More than are under way at once, aligned or not; the last goes both ways.
+TEST_F(ManyWritesTest, EachIsMadeOnThreadsAndTasks) {
+  const auto disk = open_direct();
+  std::uint64_t seed = 0;
+  for (const bool on_task : {false, true}) {
+    for (const std::uint64_t length : {std::uint64_t{1000}, page, 16 * page, 100 * page}) {
+      make_noise(++seed);
+      auto writes = cut(length);
+      run(on_task, [&] { disk->write_many(writes); });
+      for (const backing_write& each : writes) EXPECT_TRUE(each.outcome) << each.outcome.error().message();
+      EXPECT_EQ(contents(), expected()) << length;
+    }
+  }
+}
+
+TEST_F(ManyWritesTest, EachHasAnOutcomeOfItsOwn) {
+  const auto disk = open_direct();
+  for (const bool on_task : {false, true}) {
+    make_noise(on_task ? 7 : 8);
+    auto writes = cut(4 * page);
+    run(on_task, [&] {
+      os::fault::arm(os::call::write, 3, ENOSPC);
+      disk->write_many(writes);
+      os::fault::disarm();
+    });
+    const auto failed = std::ranges::find_if(writes, [](const backing_write& each) { return !each.outcome; });
+    ASSERT_NE(failed, writes.end());
+    EXPECT_EQ(failed->outcome.error(), error_from(ENOSPC));
+    EXPECT_EQ(std::ranges::count_if(writes, [](const backing_write& each) { return !each.outcome; }), 1);
+    auto wanted = expected();
+    for (const iovec& each : failed->from) {
+      const auto at = static_cast<std::byte*>(each.iov_base) - data_.get();
+      std::fill_n(wanted.begin() + at, each.iov_len, std::byte{0});
+    }
+    EXPECT_EQ(contents(), wanted) << "the others are made";
+    disk->write_many(std::span(&*failed, 1));
+    EXPECT_TRUE(failed->outcome) << "the one of before is forgotten";
+    EXPECT_EQ(contents(), expected());
+    ASSERT_EQ(::ftruncate(descriptor_, 0), 0);
+    ASSERT_EQ(::ftruncate(descriptor_, file_size), 0);
+  }
+}
+
+TEST_F(ManyWritesTest, InterruptedOneIsMadeAgain) {
+  const auto disk = open_direct();
+  make_noise(9);
+  auto writes = cut(4 * page);
+  run(true, [&] {
+    os::fault::arm(os::call::write, 2, EAGAIN);
+    disk->write_many(writes);
+    os::fault::disarm();
+  });
+  EXPECT_TRUE(os::fault::fired());
+  for (const backing_write& each : writes) EXPECT_TRUE(each.outcome);
+  EXPECT_EQ(contents(), expected());
+}
+
+TEST_F(ManyWritesTest, AreRefusedIfReadOnly) {
+  const auto disk = open_direct(true);
+  auto writes = cut(16 * page);
+  disk->write_many(writes);
+  for (const backing_write& each : writes) EXPECT_EQ(each.outcome.error(), error_from(EROFS));
+}
+
 TEST_F(DirectFileTest, IsCachedOnThreadsAndTasks) {
   for (const std::uint64_t length : {page, 16 * page}) {
     page_size_ = bytes{length};
@@ -161,6 +260,33 @@ TEST_F(DirectFileTest, IsNotHeldInTheSystemsMemoryToo) {
   ASSERT_TRUE(file->read(0, found));
   EXPECT_EQ(found, data);
   EXPECT_LE(pages_in_system_cache(descriptor_), 1U) << "the end is buffered";
+}
+
+// KF-48 for writes that are under way together.
+TEST_F(ManyWritesTest, NothingIsLostOfACacheWhenOneFails) {
+  run(true, [&] {
+    bool fired = true;
+    for (std::uint64_t nth = 1; fired && !HasFatalFailure(); ++nth) {
+      make_fixed_cache(16);
+      const auto disk = open_direct();
+      auto file = open(*disk);
+      auto expected = contents();
+      os::fault::arm(os::call::write, nth, EIO);
+      for (std::uint64_t at = nth % 2 * page; at < file_size; at += 2 * page) {  // so that no two are neighbours
+        const auto some = noise(std::min(page, file_size - at), nth + at);
+        ASSERT_TRUE(file->write(at, some) || file->write(at, some));
+        std::copy(some.begin(), some.end(), expected.begin() + static_cast<std::ptrdiff_t>(at));
+      }
+      (void)file->flush();
+      os::fault::disarm();
+      fired = os::fault::fired();
+      ASSERT_TRUE(file->flush());
+      EXPECT_EQ(contents(), expected);
+      file.reset();
+      cache_->audit();
+      cache_.reset();
+    }
+  });
 }
 
 // KF-48 for the direct descriptor and the rest.

@@ -40,7 +40,7 @@
 #include "base/mutant.h"
 #include "os/memory.h"
 #include "os/waiting.h"
-#include "page/cache_core.h"
+#include "page/write_batch.h"
 
 namespace larder::page {
 namespace {
@@ -131,24 +131,20 @@ void cache_core::note_following(const frame& chosen, scan_result& found) {
   }
 }
 
-// Writes the page that a scan chose, and takes it, for the policy's hand is past it already. Null if it was hit
-// meanwhile, or is not to be had; a search that begins at the end of a queue meets it again first.
+// Writes the page that a scan chose, and with it those that will be next to go, and takes it, for the policy's hand is
+// past it already. Null if it was hit meanwhile, or is not to be had; a search that begins at the end of a queue meets
+// it again first.
 result<frame*> cache_core::write_and_evict(scan_result& found) {
   frame& chosen = *found.to_write;
   const std::uint64_t generation = chosen.generation.load();  // it is `writing`, so all of its key stands still
-  const std::uint64_t number = chosen.number.load(base::memory_order_relaxed);
-  file& owner = *chosen.owner.load(base::memory_order_relaxed);
-  owner.references.fetch_add(1, base::memory_order_relaxed);
-  const auto written = write_back(chosen);
-  if (written) {
-    const std::span<std::uint64_t> following(found.following.data(), found.following_count);
-    // From that page upwards, and then from below.
-    std::sort(following.begin(), following.end());
-    std::rotate(following.begin(), std::lower_bound(following.begin(), following.end(), number), following.end());
-    write_each(owner, following);
+  const std::span<std::uint64_t> following(found.following.data(), found.following_count);
+  std::sort(following.begin(), following.end());
+  {
+    write_batch batch(*this, *chosen.owner.load(base::memory_order_relaxed));
+    batch.add(chosen);
+    batch.gather(following, false, [](std::uint64_t) {});
+    if (const auto written = batch.write(); !written) return written.error();
   }
-  release_file(owner);
-  if (!written) return written.error();
   const base::lock locked(queue_guard_);
   // Acquire: what has none of these set is in the queue, so it has an owner. Partner: the release in unpin.
   const state_word seen = chosen.state.load(base::memory_order_acquire);

@@ -4,7 +4,9 @@
 // so that a change during the write makes it dirty again and is written by a later one. A write that fails makes it
 // dirty again itself (and `failed`), so the page stays, and every flush tries it until one succeeds (KF-56).
 //
-// Neighbours of a page that are dirty too leave in the same write. Who writes holds no lock and needs no memory.
+// Neighbours of a page that are dirty too leave in the same write, and up to write_runs_max such runs are written at
+// once. Who writes holds no lock, needs no memory, and waits for nobody but the disk until all that it began is
+// written: for the pages that another is at it waits afterwards.
 //
 // A file lists its dirty pages, first dirtied first:
 //
@@ -19,10 +21,11 @@
 // acknowledged.
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "base/check.h"
 #include "base/mutant.h"
-#include "page/cache_core.h"
+#include "page/write_batch.h"
 
 namespace larder::page {
 
@@ -87,51 +90,68 @@ bool cache_core::begin_write(frame& page, bool pinned_too) {
   return true;
 }
 
-// The same for a page that is looked for, unless somebody has it pinned.
-frame* cache_core::begin_write_at(file& owner, std::uint64_t number) {
+// The same for a page that is looked for.
+frame* cache_core::begin_write_at(file& owner, std::uint64_t number, bool pinned_too) {
   const base::lock locked(table_.stripe(owner, number));
   frame* page = table_.find(owner, number);
-  return page != nullptr && begin_write(*page, false) ? page : nullptr;
+  return page != nullptr && begin_write(*page, pinned_too) ? page : nullptr;
+}
+
+void cache_core::write_batch::add(frame& begun) {
+  std::uint64_t first = begun.number.load(base::memory_order_relaxed);
+  std::uint64_t last = first;
+  const std::size_t start = count;
+  pages[count++] = &begun;
+  while (count < pages.size() && first > 0) {
+    frame* below = core.begin_write_at(owner, first - 1, false);
+    if (below == nullptr) break;
+    pages[count++] = below;
+    --first;
+  }
+  std::reverse(pages.data() + start, pages.data() + count);
+  while (count < pages.size() && last + 1 < owner.pages()) {
+    frame* above = core.begin_write_at(owner, last + 1, false);
+    if (above == nullptr) break;
+    pages[count++] = above;
+    ++last;
+  }
+  for (std::size_t i = start; i < count; ++i) {
+    vectors[i] = {core.arena_.data_of(*pages[i]), owner.bytes_in_page(first + (i - start))};
+  }
+  runs[runs_count++] = {.from = std::span(vectors.data() + start, count - start), .offset = owner.offset_of(first)};
+  end = last + 1;
+}
+
+result<void> cache_core::write_batch::write() {
+  const std::span<backing_write> all(runs.data(), runs_count);
+  // For backings that make them one after the other.
+  std::ranges::sort(all, {}, &backing_write::offset);
+  if (all.size() == 1) {
+    all[0].outcome = owner.source.write(all[0].from, all[0].offset);
+  } else if (!all.empty()) {
+    owner.source.write_many(all);
+  }
+  result<void> outcome;
+  for (const backing_write& run : all) {
+    const std::span<frame* const> written(&pages[static_cast<std::size_t>(run.from.data() - vectors.data())],
+                                          run.from.size());
+    core.write_backs_.fetch_add(1, base::memory_order_relaxed);
+    if (run.outcome) {
+      core.pages_written_.fetch_add(written.size(), base::memory_order_relaxed);
+    } else {
+      core.write_back_errors_.fetch_add(1, base::memory_order_relaxed);
+      if (outcome) outcome = run.outcome;
+    }
+    core.end_write(owner, written, static_cast<bool>(run.outcome));
+  }
+  return outcome;
 }
 
 // Writes a page on which begin_write was called, together with its dirty neighbours.
 result<void> cache_core::write_back(frame& begun) {
-  file& owner = *begun.owner.load(base::memory_order_relaxed);
-  owner.references.fetch_add(1, base::memory_order_relaxed);  // it is there, for the page is `writing`
-  std::uint64_t first = begun.number.load(base::memory_order_relaxed);
-  std::uint64_t last = first;
-  std::array<frame*, 2 * write_pages_max - 1> around{};
-  std::size_t low = write_pages_max - 1;
-  std::size_t high = low;
-  around[low] = &begun;
-  while (high - low + 1 < write_pages_max && first > 0) {
-    frame* below = begin_write_at(owner, first - 1);
-    if (below == nullptr) break;
-    around[--low] = below;
-    --first;
-  }
-  while (high - low + 1 < write_pages_max && last + 1 < owner.pages()) {
-    frame* above = begin_write_at(owner, last + 1);
-    if (above == nullptr) break;
-    around[++high] = above;
-    ++last;
-  }
-  const std::span<frame* const> pages(&around[low], high - low + 1);
-
-  std::array<iovec, write_pages_max> vectors{};
-  for (std::size_t i = 0; i < pages.size(); ++i) {
-    vectors[i] = {arena_.data_of(*pages[i]), owner.bytes_in_page(first + i)};
-  }
-  const auto written = owner.source.write(std::span(vectors.data(), pages.size()), owner.offset_of(first));
-  write_backs_.fetch_add(1, base::memory_order_relaxed);
-  if (written) {
-    pages_written_.fetch_add(pages.size(), base::memory_order_relaxed);
-  } else {
-    write_back_errors_.fetch_add(1, base::memory_order_relaxed);
-  }
-  end_write(owner, pages, static_cast<bool>(written));
-  release_file(owner);
-  return written;
+  write_batch batch(*this, *begun.owner.load(base::memory_order_relaxed));  // it is there, for the page is `writing`
+  batch.add(begun);
+  return batch.write();
 }
 
 void cache_core::end_write(file& owner, std::span<frame* const> pages, bool succeeded) {
@@ -159,20 +179,17 @@ void cache_core::end_write(file& owner, std::span<frame* const> pages, bool succ
   if (succeeded) budget_.note_reclaimable();
 }
 
-// A batch of the oldest, in ascending order, each with its neighbours.
+// Batches of the oldest, in ascending order, each page with its neighbours. An error is the next flush's to report: it
+// will try again. Here the rest would only fail likewise.
 void cache_core::limit_dirty(file& owner) {
   const std::uint64_t owned = owned_in(supply_.load(base::memory_order_relaxed));
   if (dirty_pages_.load(base::memory_order_relaxed) <= static_cast<std::int64_t>(owned * dirty_percent_ / 100)) return;
   std::array<std::uint64_t, batch_pages_max> space{};
-  write_each(owner, oldest_dirty(owner, space));
-}
-
-// Those that are dirty still, with their neighbours. An error is the next flush's to report: it will try again. Here
-// the rest would only fail likewise.
-void cache_core::write_each(file& owner, std::span<const std::uint64_t> numbers) {
-  for (const std::uint64_t number : numbers) {
-    frame* begun = begin_write_at(owner, number);
-    if (begun != nullptr && !write_back(*begun)) return;
+  std::span<const std::uint64_t> numbers = oldest_dirty(owner, space);
+  while (!numbers.empty()) {
+    write_batch batch(*this, owner);
+    numbers = batch.gather(numbers, false, [](std::uint64_t) {});
+    if (!batch.write()) return;
   }
 }
 
@@ -224,11 +241,30 @@ result<void> cache_core::write_all(file& owner) {
       }
     }
     if (count == 0) break;
-    std::sort(numbers.begin(), numbers.begin() + static_cast<std::ptrdiff_t>(count));
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto written = write_page(owner, numbers[i]);
-      if (!written && outcome) outcome = written;
+    const std::span<std::uint64_t> batch(numbers.data(), count);
+    std::sort(batch.begin(), batch.end());
+    if (const auto written = write_pages(owner, batch); !written && outcome) outcome = written;
+  }
+  return outcome;
+}
+
+// Writes pages whose numbers ascend, as write_page does, and returns the first error: many at once, but for those that
+// others are at; these are waited for when nothing is begun. Uses the numbers up.
+result<void> cache_core::write_pages(file& owner, std::span<std::uint64_t> numbers) {
+  result<void> outcome;
+  const auto note = [&outcome](result<void> written) {
+    if (!written && outcome) outcome = written;
+  };
+  for (std::span<const std::uint64_t> rest = numbers; !rest.empty();) {
+    std::size_t missed = 0;  // so many of the numbers are kept, at their front
+    {
+      write_batch batch(*this, owner);
+      rest = batch.gather(rest, true, [&](std::uint64_t number) {
+        if (number >= batch.end) numbers[missed++] = number;  // below it is in a run
+      });
+      note(batch.write());
     }
+    for (const std::uint64_t number : numbers.first(missed)) note(write_page(owner, number));
   }
   return outcome;
 }
@@ -261,8 +297,13 @@ result<void> cache_core::write_range(file& owner, std::uint64_t first, std::uint
   }
   if (sparse) return owner.write_pass.run([&] { return write_all(owner); });
   result<void> outcome;
-  for (; first < last; ++first) {
-    if (const auto written = write_page(owner, first); !written && outcome) outcome = written;
+  std::array<std::uint64_t, batch_pages_max> numbers{};
+  while (first < last) {
+    const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(numbers.size(), last - first));
+    std::iota(numbers.begin(), numbers.begin() + static_cast<std::ptrdiff_t>(count), first);
+    first += count;
+    const auto written = write_pages(owner, std::span(numbers.data(), count));
+    if (!written && outcome) outcome = written;
   }
   return outcome;
 }

@@ -66,6 +66,23 @@ int await_until(worker& here, const char* kind, int file, time_point deadline, P
   return operation.outcome;
 }
 
+// One of several under way; the task is woken by the last.
+struct awaited_together : os::ring_operation {
+  struct all {
+    os::parker& owner = os::parker::current();
+    std::size_t pending = 0;
+  };
+  awaited_together() {
+    complete = [](os::ring_operation& self, int result) {
+      auto& mine = static_cast<awaited_together&>(self);
+      mine.outcome = result;
+      if (--mine.group->pending == 0) mine.group->owner.unpark();
+    };
+  }
+  all* group = nullptr;
+  int outcome = 0;
+};
+
 constexpr std::size_t vectors_at_once = 64;
 
 // Repeats `move` until all vectors are through. `move(vectors, offset)` returns what it moved, or minus an error;
@@ -149,6 +166,44 @@ result<void> write_vectors(int file, std::span<const iovec> from, std::uint64_t 
                      [&](os::ring& ring, os::ring_operation& operation) { ring.write(file, some, at, operation); });
       },
       [](std::span<const iovec>, std::size_t) -> result<void> { return error_from(EIO); });
+}
+
+// One that was cut short is made again, by itself.
+void write_many(std::span<const file_write> writes) {
+  const auto make = [](const file_write& each) { *each.outcome = write_vectors(each.file, each.from, each.offset); };
+  worker* here = worker::current();
+  if (here == nullptr || writes.size() < 2) {
+    for (const file_write& each : writes) make(each);
+    return;
+  }
+  LARDER_CHECK(writes.size() <= writes_at_once_max, "%zu writes at once", writes.size());
+  std::array<awaited_together, writes_at_once_max> operations;
+  {
+    const task_layer::stay_here bound;
+    awaited_together::all group;
+    for (std::size_t i = 0; i < writes.size(); ++i) {
+      const file_write& each = writes[i];
+      operations[i].group = &group;
+      ++group.pending;
+      here->ring().write(each.file, each.from.first(std::min(each.from.size(), vectors_at_once)), each.offset,
+                         operations[i]);
+    }
+    const os::waiting noted(group.owner, {.kind = "file writes", .descriptor = writes[0].file});
+    while (group.pending > 0) group.owner.park();
+  }
+  for (std::size_t i = 0; i < writes.size(); ++i) {
+    const file_write& each = writes[i];
+    std::uint64_t length = 0;
+    for (const iovec& vector : each.from) length += vector.iov_len;
+    const int outcome = operations[i].outcome;
+    if (outcome == -EINTR || outcome == -EAGAIN || (outcome >= 0 && static_cast<std::uint64_t>(outcome) < length)) {
+      make(each);
+    } else if (outcome < 0) {
+      *each.outcome = error_from(-outcome);
+    } else {
+      *each.outcome = {};
+    }
+  }
 }
 
 result<void> zero_range(int file, std::uint64_t offset, std::uint64_t length, bool keep_blocks) {

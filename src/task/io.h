@@ -3,6 +3,7 @@
 
 #include <sys/uio.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -14,6 +15,15 @@ namespace larder::io {
 // vectors stay as they are until the call returns.
 result<void> read_vectors(int file, std::span<const iovec> into, std::uint64_t offset);
 result<void> write_vectors(int file, std::span<const iovec> from, std::uint64_t offset);
+// Several writes, which a task has under way at once; a plain thread makes one after the other. No more than this many.
+inline constexpr std::size_t writes_at_once_max = 32;
+struct file_write {
+  int file = -1;
+  std::span<const iovec> from;
+  std::uint64_t offset = 0;
+  result<void>* outcome = nullptr;
+};
+void write_many(std::span<const file_write> writes);
 // Makes the range read as zeros; gives its blocks back unless `keep_blocks`.
 result<void> zero_range(int file, std::uint64_t offset, std::uint64_t length, bool keep_blocks);
 

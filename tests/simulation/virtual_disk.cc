@@ -80,13 +80,17 @@ void virtual_disk::apply(kind what, const piece& one) {
   all.push_back(made);
 }
 
-result<void> virtual_disk::carry_out(kind what, std::vector<piece> pieces, bool fails) {
+// Of a request that fails: the pieces that are not done.
+void virtual_disk::lose_some(std::vector<piece>& pieces) {
+  random_source& random = world_.random();
+  const std::uint64_t done_in_1000 = settings.tears && !random.one_in(3) ? random.below(1001) : 0;
+  std::erase_if(pieces, [&](const piece&) { return !random.happens(done_in_1000); });
+}
+
+// Takes its time.
+void virtual_disk::carry_out(kind what, std::vector<piece> pieces) {
   random_source& random = world_.random();
   for (std::size_t i = pieces.size(); i > 1; --i) std::swap(pieces[i - 1], pieces[random.below(i)]);
-  if (fails) {
-    const std::uint64_t done_in_1000 = settings.tears && !random.one_in(3) ? random.below(1001) : 0;
-    std::erase_if(pieces, [&](const piece&) { return !random.happens(done_in_1000); });
-  }
   const std::chrono::nanoseconds whole = latency();
   std::size_t next = 0;
   if (whole.count() > 0) {
@@ -100,6 +104,9 @@ result<void> virtual_disk::carry_out(kind what, std::vector<piece> pieces, bool 
     world_.sleep(whole);
   }
   for (; next < pieces.size(); ++next) apply(what, pieces[next]);
+}
+
+result<void> virtual_disk::outcome_of(bool fails) {
   if (!fails) return {};
   ++failures_;
   return next_error();
@@ -107,27 +114,47 @@ result<void> virtual_disk::carry_out(kind what, std::vector<piece> pieces, bool 
 
 result<void> virtual_disk::read(std::span<const iovec> into, std::uint64_t offset) {
   std::vector<piece> pieces = cut(into, offset);
-  std::uint64_t length = 0;
-  for (const piece& each : pieces) length += each.length;
+  const std::uint64_t length = length_of(pieces);
   begin(offset, length);
   const bool fails = world_.random().happens(settings.reads_fail);
   world_.trace("disk: read", offset, length, fails ? 1 : 0);
-  return carry_out(kind::read, std::move(pieces), fails);
+  if (fails) lose_some(pieces);
+  carry_out(kind::read, std::move(pieces));
+  return outcome_of(fails);
 }
 
 result<void> virtual_disk::write(std::span<const iovec> from, std::uint64_t offset) {
-  std::vector<piece> pieces = cut(from, offset);
+  backing_write one{.from = from, .offset = offset};
+  write_many(std::span(&one, 1));
+  return one.outcome;
+}
+
+// All at once: their pieces are done in one order.
+void virtual_disk::write_many(std::span<backing_write> writes) {
+  std::vector<piece> all;
+  std::vector<range> ranges;
+  for (backing_write& each : writes) {
+    std::vector<piece> pieces = cut(each.from, each.offset);
+    const std::uint64_t length = length_of(pieces);
+    begin(each.offset, length);
+    begin_change(ranges.emplace_back(range{each.offset, each.offset + length}));
+    const bool fails = world_.random().happens(settings.writes_fail);
+    world_.trace("disk: write", each.offset, length, fails ? 1 : 0);
+    if (fails) lose_some(pieces);
+    each.outcome = outcome_of(fails);
+    all.insert(all.end(), pieces.begin(), pieces.end());
+  }
+  carry_out(kind::write, std::move(all));
+  for (std::size_t i = 0; i < writes.size(); ++i) {
+    world_.trace("disk: wrote", writes[i].offset, ranges[i].end - ranges[i].begin, writes[i].outcome ? 0 : 1);
+    end_change(ranges[i]);
+  }
+}
+
+std::uint64_t virtual_disk::length_of(std::span<const piece> pieces) {
   std::uint64_t length = 0;
   for (const piece& each : pieces) length += each.length;
-  begin(offset, length);
-  const range mine{offset, offset + length};
-  begin_change(mine);
-  const bool fails = world_.random().happens(settings.writes_fail);
-  world_.trace("disk: write", offset, length, fails ? 1 : 0);
-  const auto outcome = carry_out(kind::write, std::move(pieces), fails);
-  world_.trace("disk: wrote", offset, length, outcome ? 0 : 1);
-  end_change(mine);
-  return outcome;
+  return length;
 }
 
 void virtual_disk::begin_change(const range& mine) {
@@ -156,9 +183,10 @@ result<void> virtual_disk::zero(std::uint64_t offset, bytes length) {
   world_.trace("disk: zero", offset, length.count, fails ? 1 : 0);
   const range mine{offset, offset + length.count};
   begin_change(mine);
-  const auto outcome = carry_out(kind::zero, std::move(pieces), fails);
+  if (fails) lose_some(pieces);
+  carry_out(kind::zero, std::move(pieces));
   end_change(mine);
-  return outcome;
+  return outcome_of(fails);
 }
 
 result<void> virtual_disk::flush() {
@@ -169,10 +197,7 @@ result<void> virtual_disk::flush() {
   ++flushing_;
   if (const auto time = latency(); time.count() > 0) world_.sleep(2 * time);
   --flushing_;
-  if (fails) {
-    ++failures_;
-    return next_error();
-  }
+  if (fails) return outcome_of(true);
   for (std::size_t number = 0; number < versions_.size(); ++number) {
     std::vector<version>& all = versions_[number];
     const auto later = std::find_if(all.begin(), all.end(), [&](const version& each) { return each.number > before; });

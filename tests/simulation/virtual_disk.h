@@ -44,6 +44,7 @@ class virtual_disk final : public backing {
   bytes size() const override { return {settings.size}; }
   result<void> read(std::span<const iovec> into, std::uint64_t offset) override;
   result<void> write(std::span<const iovec> from, std::uint64_t offset) override;
+  void write_many(std::span<backing_write> writes) override;
   result<void> discard(std::uint64_t offset, bytes length) override;
   result<void> zero(std::uint64_t offset, bytes length) override;
   result<void> flush() override;
@@ -77,7 +78,10 @@ class virtual_disk final : public backing {
     std::uint64_t end = 0;
   };
 
-  result<void> carry_out(kind what, std::vector<piece> pieces, bool fails);
+  void lose_some(std::vector<piece>& pieces);
+  void carry_out(kind what, std::vector<piece> pieces);
+  result<void> outcome_of(bool fails);
+  static std::uint64_t length_of(std::span<const piece> pieces);
   std::vector<piece> cut(std::span<const iovec> vectors, std::uint64_t offset);
   void apply(kind what, const piece& one);
   void begin(std::uint64_t offset, std::uint64_t length);

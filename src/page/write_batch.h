@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "page/cache_core.h"
+
+namespace larder::page {
+
+// Most pages that are written together. Twice as many as are read, for who writes from end to end waits for each batch
+// in turn.
+inline constexpr std::size_t write_pages_max = 64;
+// Most writes that are made at once: most devices are no faster with more.
+inline constexpr std::size_t write_runs_max = 32;
+
+// Pages of a file that are written together, in runs of neighbours. Begun with `writing`, which others may wait for; so
+// whoever has a batch waits for nobody before it is written. Keeps the file.
+struct cache_core::write_batch {
+  write_batch(cache_core& cache, file& of) : core(cache), owner(of) {
+    owner.references.fetch_add(1, base::memory_order_relaxed);
+  }
+  ~write_batch() { core.release_file(owner); }
+  write_batch(const write_batch&) = delete;
+  write_batch& operator=(const write_batch&) = delete;
+
+  bool is_full() const { return count == pages.size() || runs_count == runs.size(); }
+
+  // Adds a page on which begin_write was called, as a new run, with those of its neighbours that are dirty, as far as
+  // there is room.
+  void add(frame& begun);
+
+  // Adds those of the pages that can be written now, from the first, until the batch is full: returns those behind
+  // that. The others are `missed`.
+  template <typename Missed>
+  std::span<const std::uint64_t> gather(std::span<const std::uint64_t> numbers, bool pinned_too, Missed missed) {
+    while (!numbers.empty() && !is_full()) {
+      if (frame* begun = core.begin_write_at(owner, numbers.front(), pinned_too); begun != nullptr) {
+        add(*begun);
+      } else {
+        missed(numbers.front());
+      }
+      numbers = numbers.subspan(1);
+    }
+    return numbers;
+  }
+
+  // Once. Each page's write ends as its run's did. Returns the first error.
+  result<void> write();
+
+  cache_core& core;
+  file& owner;
+  std::array<frame*, write_pages_max> pages{};
+  std::array<iovec, write_pages_max> vectors{};
+  std::size_t count = 0;
+  std::array<backing_write, write_runs_max> runs{};
+  std::size_t runs_count = 0;
+  std::uint64_t end = 0;  // of the last run
+};
+
+}  // namespace larder::page
