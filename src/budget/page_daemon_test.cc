@@ -9,19 +9,10 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <functional>
-#include <mutex>
-#include <optional>
-#include <string>
 #include <thread>
 #include <vector>
 
-#include <gtest/gtest.h>
-
-#include <larder/memory_budget.h>
-
+#include "budget/page_daemon_test.h"
 #include "budget/round.h"
 #include "budget/tree.h"
 #include "os/clock.h"
@@ -37,75 +28,6 @@ using tests::eventually;
 using kind = budget_event::kind;
 
 constexpr memory_budget::options marked{.limit = 1000_B, .high_mark_percent = 90, .low_mark_percent = 80};
-
-// Holds what it is given and gives of it what is wanted, at most so much at once.
-class store final : public reclaimer {
- public:
-  store(memory_budget& budget, reclaim_stage stage, bytes at_most = unlimited)
-      : budget_(budget), at_most_(at_most.count) {
-    budget_.add_reclaimer(*this, stage);
-  }
-  ~store() {
-    budget_.remove_reclaimer(*this);
-    budget_.release({held.load()});
-  }
-  void fill(bytes amount) {
-    held += amount.count;
-    ASSERT_TRUE(budget_.try_charge(amount));
-  }
-  bytes reclaim(bytes wanted) override {
-    ++calls;
-    const bytes given{std::min<std::uint64_t>({held, wanted.count, at_most_})};
-    held -= given.count;
-    budget_.release(given);
-    return given;
-  }
-
-  std::atomic<std::uint64_t> held{0};
-  std::atomic<unsigned> calls{0};
-
- private:
-  memory_budget& budget_;
-  const std::uint64_t at_most_;
-};
-
-// What a budget told, in order.
-class listener {
- public:
-  struct heard {
-    kind what;
-    std::string budget;
-    bytes used;
-    bytes limit;
-    bytes wanted;
-    std::optional<memory_account> account;
-    bool on_this_thread;
-  };
-  explicit listener(memory_budget& at) : at_(at) {
-    at_.on_event([this](const budget_event& event) {
-      const std::lock_guard locked(guard_);
-      all_.push_back({event.what, event.budget.name(), event.used, event.limit, event.wanted,
-                      event.account != nullptr ? std::optional(*event.account) : std::nullopt,
-                      std::this_thread::get_id() == creator_});
-    });
-  }
-  ~listener() { at_.on_event({}); }
-  std::vector<heard> all() const {
-    const std::lock_guard locked(guard_);
-    return all_;
-  }
-  std::size_t count(kind what) const {
-    std::size_t sum = 0;
-    for (const heard& each : all()) sum += each.what == what ? 1 : 0;
-    return sum;
-  }
-
- private:
-  memory_budget& at_;
-  const std::thread::id creator_ = std::this_thread::get_id();
-  mutable std::mutex guard_;
-  std::vector<heard> all_;
-};
 
 TEST(PageDaemonTest, ReclaimsFromTheHighMarkDownToTheLowOne) {
   memory_budget budget("budget", marked);
@@ -462,88 +384,6 @@ TEST(PageDaemonTest, CallersMayAskTheProcessesBudget) {
   pages.fill(100_B);
   EXPECT_EQ(larder::reclaim(40_B), 40_B);
   EXPECT_EQ(pages.held, 60U);
-}
-
-// In a forked child, for a process looks for its group once: with these files in the place of the system's.
-class FollowingTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    folder_ = std::filesystem::temp_directory_path() / ("larder-follow-" + std::to_string(::getpid()));
-    std::filesystem::create_directories(folder_);
-    put("groups", "0::/\n");
-    put("mounts", "29 23 0:26 / " + folder_.string() + " rw - cgroup2 cgroup2 rw\n");
-  }
-  void TearDown() override { std::filesystem::remove_all(folder_); }
-  void put(const std::string& name, const std::string& text) const { std::ofstream(folder_ / name) << text; }
-  void in_child(const std::function<bool()>& holds) const {
-    const pid_t child = ::fork();
-    if (child == 0) {
-      budget::page_daemon::system_files() = {(folder_ / "groups").string(), (folder_ / "mounts").string(),
-                                             (folder_ / "none").string()};
-      ::_exit(holds() ? 0 : 1);
-    }
-    int status = -1;
-    ASSERT_EQ(::waitpid(child, &status, 0), child);
-    EXPECT_EQ(status, 0);
-  }
-  std::filesystem::path folder_;
-};
-
-TEST_F(FollowingTest, TheLimitIsNineTenthsOfTheGroups) {
-  put("memory.max", "1000\n");
-  in_child([] {
-    const memory_budget budget("budget", {.follows_system = true});
-    const memory_budget lower("lower", {.limit = 500_B, .follows_system = true});
-    const memory_budget deaf("deaf", {.limit = 5000_B});
-    return budget.limit() == 900_B && lower.limit() == 500_B && deaf.limit() == 5000_B;
-  });
-}
-
-TEST_F(FollowingTest, TheLimitFollowsTheGroupsAtRunTime) {
-  put("memory.max", "100000\n");
-  in_child([this] {
-    memory_budget budget("budget", {.follows_system = true});
-    store pages(budget, reclaim_stage::clean_pages);
-    pages.fill(80'000_B);
-    put("memory.max", "50000\n");
-    if (!eventually([&] { return budget.limit() == 45'000_B && budget.used() <= 45'000_B; })) return false;
-    put("memory.max", "max\n");
-    if (!eventually([&] { return budget.limit() == unlimited; })) return false;
-    // The user's own limit counts as well, and the system's comes back.
-    if (!budget.set_limit(70'000_B) || budget.limit() != 70'000_B) return false;
-    return true;
-  });
-}
-
-TEST_F(FollowingTest, UsersLimitAndTheSystemsBothHold) {
-  put("memory.max", "10000\n");
-  in_child([] {
-    memory_budget budget("budget", {.limit = 5000_B, .follows_system = true});
-    return budget.set_limit(20'000_B) && budget.limit() == 9000_B && budget.wanted_limit() == 9000_B &&
-           budget.set_limit(8000_B) && budget.limit() == 8000_B;
-  });
-}
-
-TEST_F(FollowingTest, PressureOfTheSystemTakesAPart) {
-  put("memory.max", "max\n");
-  in_child([] {
-    memory_budget budget("budget", {.follows_system = true});
-    memory_budget deaf("deaf", {});
-    const listener heard(budget);
-    store arrays(budget, reclaim_stage::last_resort);
-    store others(deaf, reclaim_stage::clean_pages);
-    arrays.fill(16'000_B);
-    others.fill(16'000_B);
-    budget::page_daemon::of_process().note_pressure();
-    return eventually([&] { return arrays.held == 15'000; }) && heard.count(kind::system_pressure) == 1 &&
-           heard.all().front().wanted == 1000_B && others.held == 16'000;
-  });
-}
-
-TEST(PageDaemonDeathTest, OnlyARootFollowsTheSystem) {
-  memory_budget root("root");
-  EXPECT_DEATH(memory_budget("child", {.follows_system = true}, &root),
-               "budget \"child\" is no root, and so cannot follow the system");
 }
 
 TEST(PageDaemonTest, PausesDoubleUpToASecond) {
