@@ -203,5 +203,29 @@ TEST_F(RawCacheStressTest, WhatIsCachedIsBoundedByCpusNotByThreads) {
   expect_all_back(cache);
 }
 
+// KF-35: figures that are read while they change are never below zero, nor more than there is; at rest they agree.
+TEST_F(RawCacheStressTest, FiguresAreWithinWhatThereIsWhileTheyChange) {
+  ASSERT_TRUE(configure_keeper({.period = std::chrono::milliseconds(1)}));
+  raw_cache cache("counted", options_for(64));
+  base::atomic<bool> done{false};
+  std::uint64_t samples = 0;
+  std::thread sampler([&] {
+    for (; !done || samples < 100; ++samples) {
+      const raw_cache::statistics now = cache.stats();
+      const std::uint64_t slabs = now.slabs_full + now.slabs_partial + now.slabs_empty;
+      ASSERT_LE(now.objects_out + now.objects_cached + now.objects_in_depot, now.objects_built);
+      ASSERT_LE(now.objects_built, slabs * now.objects_per_slab);
+      ASSERT_LE(now.destroyed, now.constructed);
+      ASSERT_GE(now.charged, now.slab_bytes * slabs);
+    }
+  });
+  run_workers(cache, 3, 3000);
+  done = true;
+  sampler.join();
+  (void)configure_keeper({.period = std::chrono::hours(1)});
+  cache.audit();
+  expect_all_back(cache);
+}
+
 }  // namespace
 }  // namespace larder
