@@ -164,7 +164,8 @@ struct page_cache_stats {
 //
 // It grows while its budget has room, gives back when the budget asks (clean pages first), and never gives back so much
 // that an admitted operation could not go on. Of several caches in a tree of budgets the one that holds most beyond its
-// guaranteed pages, by weight, gives back first. Any thread or task, but for creation and destruction.
+// guaranteed pages, by weight, gives back first, also to another that is at work and has less. Any thread or task, but
+// for creation and destruction.
 class LARDER_API page_cache {
  public:
   struct options {

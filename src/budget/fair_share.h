@@ -18,4 +18,8 @@ struct reclaim_step {
 reclaim_step next_step(const tree& in, const memory_budget* node, bytes wanted, reclaim_stage last,
                        std::uint64_t round);
 
+// Who beside `mine`, of its stage and within `node`, holds most by weight, and how much of that would make their shares
+// even; nobody if that is less than a step, or if somebody is inside it. The tree's mutex is held.
+reclaim_step richest_beside(const tree& in, const memory_budget* node, const reclaimer& mine);
+
 }  // namespace larder::budget

@@ -18,6 +18,8 @@ budget::reclaimer_entry* entry_at_rest(budget::tree& in, base::unique_lock& lock
   os::parker& self = os::parker::current();
   time_point since{};
   while (entry != nullptr && entry->busy) {
+    LARDER_CHECK(entry->rest_waiter == nullptr || entry->rest_waiter == &self,
+                 "budget \"%s\": two wait for the rest of a reclaimer", entry->node->name().c_str());
     entry->rest_waiter = &self;
     locked.unlock();
     {
@@ -27,6 +29,11 @@ budget::reclaimer_entry* entry_at_rest(budget::tree& in, base::unique_lock& lock
     locked.lock();
   }
   return entry;
+}
+
+// Who came to wait for memory meanwhile may have passed the reclaimer over.
+void tell_of_rest(budget::tree& in) {
+  if (!base::is_mutant(base::mutant::rest_brings_no_hope)) budget_ticket::bring_hope(in);
 }
 
 }  // namespace
@@ -42,6 +49,33 @@ bool budget::charge_or_reclaim(memory_budget& budget, bytes amount) {
   if (budget.try_charge(amount)) return true;
   budget.reclaim(amount);
   return budget.try_charge(amount);
+}
+
+bytes budget::ask(base::unique_lock& locked, reclaimer_entry& entry, bytes step) {
+  os::parker& self = os::parker::current();
+  entry.busy = true;
+  locked.unlock();
+  self.reclaiming = true;
+  const bytes given = entry.source->reclaim(step);
+  self.reclaiming = false;
+  locked.lock();
+  entry.busy = false;
+  if (entry.rest_waiter != nullptr) entry.rest_waiter->unpark();
+  return given;
+}
+
+void budget::even_out(const memory_budget& budget, const reclaimer& mine, bytes wanted) {
+  if (os::parker::current().reclaiming) return;  // it is being asked to give, and takes nothing
+  tree& in = *state_of(budget).tree;
+  base::unique_lock locked(in.guard);
+  if (in.waiting.load() != 0) return;  // what becomes free is theirs who wait
+  const memory_budget* full = &budget;
+  while (full != nullptr && state_of(*full).has_spare(wanted)) full = full->parent();
+  if (full == nullptr) return;
+  const reclaim_step richest = richest_beside(in, full, mine);
+  if (richest.entry == nullptr) return;
+  ask(locked, *richest.entry, std::min(richest.wanted, wanted));
+  tell_of_rest(in);
 }
 
 void memory_budget::add_reclaimer(reclaimer& source, reclaim_stage stage) {
@@ -82,11 +116,11 @@ budget::reclaimer_pause::reclaimer_pause(const memory_budget& budget, const recl
   entry_->busy = true;
 }
 
-// Who waits for memory may have passed it over.
 budget::reclaimer_pause::~reclaimer_pause() {
   const base::lock locked(in_.guard);
   entry_->busy = false;
-  if (!base::is_mutant(base::mutant::pause_brings_no_hope)) budget_ticket::bring_hope(in_);
+  if (entry_->rest_waiter != nullptr) entry_->rest_waiter->unpark();
+  tell_of_rest(in_);
 }
 
 bytes memory_budget::reclaim(bytes wanted) {

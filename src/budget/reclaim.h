@@ -18,6 +18,10 @@ bool is_within(const memory_budget* node, const memory_budget* ancestor);
 // Charges, if need be after asking the reclaimers once; waits for nobody. Not inside a reclaimer.
 bool charge_or_reclaim(memory_budget& budget, bytes amount);
 
+// Asks one for `step`, which keeps the entry where it is and others out. The tree's mutex is held on entry and exit,
+// but not while the reclaimer runs.
+bytes ask(base::unique_lock& locked, reclaimer_entry& entry, bytes step);
+
 struct reclaimed {
   bytes given;
   bool passed_over = false;  // somebody else was inside a reclaimer, which may give something yet
@@ -30,26 +34,23 @@ struct reclaimed {
 template <typename GoOn>
 reclaimed reclaim_within(tree& in, base::unique_lock& locked, const memory_budget* node, bytes wanted,
                          reclaim_stage last, GoOn&& go_on) {
-  os::parker& self = os::parker::current();
   reclaimed sum;
   const std::uint64_t round = in.begin_round();
   while (sum.given < wanted && go_on()) {
     const auto [entry, step, met_busy] = next_step(in, node, wanted - sum.given, last, round);
     sum.passed_over = sum.passed_over || met_busy;
     if (entry == nullptr) break;
-    entry->busy = true;  // keeps the entry where it is, and others out
-    locked.unlock();
-    self.reclaiming = true;
-    const bytes given = entry->source->reclaim(step);
-    self.reclaiming = false;
-    locked.lock();
-    entry->busy = false;
+    const bytes given = ask(locked, *entry, step);
     sum.given += given;
     if (given < step || entry->rest_waiter != nullptr) entry->dry_in_round = std::max(entry->dry_in_round, round);
-    if (entry->rest_waiter != nullptr) entry->rest_waiter->unpark();
   }
   return sum;
 }
+
+// For `mine`, which could use `wanted` more, and a budget on its way is full to the high mark: has the one that holds
+// most beside it give so much, if that makes their shares more even. Waits for nobody but a reclaimer of `mine`'s
+// stage.
+void even_out(const memory_budget& budget, const reclaimer& mine, bytes wanted);
 
 // While it lives, `source` is not asked: waits for the end of a call in progress, and others pass it over then. For who
 // has to find it at rest, though the page daemon and waiters of the same tree come unbidden. One at a time for each.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -107,6 +108,12 @@ struct node_state final : budget_node {
 
   // With what is withheld, up to the high mark.
   bytes spare() const { return {high_mark.load(base::memory_order_relaxed)}; }
+  // Whether try_charge_spare would have room here.
+  bool has_spare(bytes amount) const {
+    const bytes most = std::min(spare(), open());
+    const bytes now{occupied.load(base::memory_order_relaxed)};
+    return amount <= most && now <= most - amount;
+  }
 
   struct usage {
     bytes used;

@@ -139,6 +139,8 @@ class cache_core final : budget::describer {
   frame* take_free();
   enum class growth : unsigned char { spare, needed };
   frame* grow(growth why);
+  bool is_to_even_out();
+  void even_out();
   frame* cheap_frame();
   void put_free(frame& unneeded);
   scan_result scan(bool retry_failed);
@@ -217,6 +219,7 @@ class cache_core final : budget::describer {
   std::unique_ptr<eviction> queue_;   // set by build; what it holds is guarded by queue_guard_
   frame_index free_head_ = no_frame;  // owned frames without a page, through queue_next; guarded by queue_guard_
   std::uint32_t free_count_ = 0;      // guarded by queue_guard_
+  std::uint32_t tight_misses_ = 0;    // without room to grow, since shares were last looked at; guarded by queue_guard_
 
   // Guards the two queues of waiters, for credits and for something to become evictable; nested in nothing.
   mutable base::mutex waiters_guard_{base::lock_rank::page_wait};

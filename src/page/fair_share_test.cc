@@ -71,6 +71,44 @@ TEST(FairCachesTest, WaiterTakesFromTheLargest) {
   }
 }
 
+// Who came first does not keep what it took: one that is at work gets its share of it, by weight, at its own misses.
+TEST(FairCachesTest, BusyOneGrowsToItsShareAtTheCostOfAnIdleOne) {
+  for (const std::uint32_t weight : {1U, 3U}) {
+    memory_budget budget("test", {.limit = 4_MiB});
+    {
+      const tenant idle(budget, "idle", 1, 2000);
+      EXPECT_GT(idle.surplus(), 700) << "all there is";
+      const tenant busy(budget, "busy", weight, guaranteed);
+      const double both = idle.surplus() + busy.surplus();
+      test_disk disk(4000 * page);
+      auto file = *busy.cache->open(disk);
+      for (std::uint64_t number = 0; number < 4000; number += 2) value_at(*file, number * page);
+      EXPECT_NEAR(busy.surplus(), both * weight / (1 + weight), 2 * step_pages);
+      // What is known of each frame takes memory too, and stays.
+      EXPECT_NEAR(idle.surplus() + busy.surplus(), both, both / 64 + step_pages) << "nothing lies idle for it";
+      const auto reclaimed = static_cast<double>(idle.cache->stats().pages_reclaimed);
+      for (std::uint64_t number = 1; number < 4000; number += 2) value_at(*file, number * page);
+      EXPECT_NEAR(static_cast<double>(idle.cache->stats().pages_reclaimed), reclaimed, step_pages) << "now it is even";
+      busy.cache->audit();
+      idle.cache->audit();
+    }
+    EXPECT_EQ(budget.used(), 0_KiB);
+  }
+}
+
+TEST(FairCachesTest, CacheThatMayNotGrowTakesNothing) {
+  memory_budget budget("test", {.limit = 4_MiB});
+  const tenant idle(budget, "idle", 1, 2000);
+  const std::uint64_t reclaimed = idle.cache->stats().pages_reclaimed;
+  auto small = *page_cache::create("small", {.budget = &budget, .guaranteed_pages = 16, .limit = bytes{16 * page}});
+  const std::uint64_t for_it = idle.cache->stats().pages_reclaimed;
+  EXPECT_GT(for_it, reclaimed) << "what it is guaranteed";
+  test_disk disk(1000 * page);
+  auto file = *small->open(disk);
+  for (std::uint64_t number = 0; number < 1000; number += 2) value_at(*file, number * page);
+  EXPECT_EQ(idle.cache->stats().pages_reclaimed, for_it);
+}
+
 TEST(FairCachesTest, CacheWithoutWeightIsRefused) {
   memory_budget budget("test", {.limit = 4_MiB});
   EXPECT_EQ(page_cache::create("none", {.budget = &budget, .weight = 0}).error(), error_from(EINVAL));

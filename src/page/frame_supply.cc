@@ -38,6 +38,7 @@
 
 #include "base/check.h"
 #include "base/mutant.h"
+#include "budget/reclaim.h"
 #include "os/memory.h"
 #include "os/waiting.h"
 #include "page/write_batch.h"
@@ -49,6 +50,10 @@ namespace {
 // write. Of a small cache this part: further away are those that are used.
 constexpr std::uint32_t following_looks_max = 64;
 constexpr std::uint32_t following_share = 8;
+
+// How many misses pass between looks at the others' shares, and how many frames one look may bring: so that looking
+// costs little beside the reads, and a cache that is at work still gets its share as fast as it misses.
+constexpr std::uint32_t even_out_pages = 16;
 
 }  // namespace
 
@@ -68,6 +73,28 @@ frame* cache_core::grow(growth why) {
   frame& taken = arena_.take();
   supply_.fetch_add(one_owned);
   return &taken;
+}
+
+// With queue_guard_ held: a miss finds no room to grow.
+bool cache_core::is_to_even_out() {
+  if (arena_.not_taken() == 0 || ++tight_misses_ < even_out_pages) return false;
+  tight_misses_ = 0;
+  return true;
+}
+
+// Grows by what another cache has beyond its share. Clean pages only, so that nobody waits for another's disk.
+void cache_core::even_out() {
+  budget::even_out(budget_, gives_clean_pages_, bytes{arena_.page_length()} * even_out_pages);
+  for (std::uint32_t most = even_out_pages; most > 0; --most) {
+    frame* grown = nullptr;
+    {
+      const base::lock locked(queue_guard_);
+      grown = grow(growth::spare);
+    }
+    if (grown == nullptr) break;
+    put_free(*grown);
+    wake_admission();
+  }
 }
 
 // Takes a page out of the cache if it is clean and nobody has it. It is in the eviction queue, so its key is stable and
@@ -172,15 +199,21 @@ result<frame*> cache_core::obtain_frame() {
   while (obtained == nullptr) {
     frame* grown = nullptr;
     scan_result found;
+    bool looks_at_shares = false;
     {
       const base::lock locked(queue_guard_);
       obtained = take_free();
       // Above the budget's high mark its own pages go first: others have more use for what is left.
       if (obtained == nullptr) obtained = grown = grow(growth::spare);
-      if (obtained == nullptr) found = scan(!error);
-      if (obtained == nullptr && found.clean == nullptr && found.to_write == nullptr) {
+      looks_at_shares = obtained == nullptr && is_to_even_out();
+      if (obtained == nullptr && !looks_at_shares) found = scan(!error);
+      if (obtained == nullptr && !looks_at_shares && found.clean == nullptr && found.to_write == nullptr) {
         obtained = grown = grow(growth::needed);
       }
+    }
+    if (looks_at_shares) {
+      even_out();
+      continue;
     }
     if (grown != nullptr) wake_admission();  // it adds a credit
     if (obtained == nullptr) obtained = found.clean;

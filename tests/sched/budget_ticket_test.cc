@@ -338,7 +338,51 @@ TEST(BudgetTicketSchedTest, WhoMeetsAReclaimerAtRestIsServedAfterwards) {
 }
 
 TEST(BudgetTicketSchedTest, PauseThatTellsNobodyIsCaught) {
-  EXPECT_TRUE(mutant_is_killed<pauser_before_waiter>(mutant::pause_brings_no_hope));
+  EXPECT_TRUE(mutant_is_killed<pauser_before_waiter>(mutant::rest_brings_no_hope));
+}
+
+// The same where another cache takes of it what makes their shares even.
+class evener_before_waiter : public full_budget {
+ public:
+  evener_before_waiter() {
+    budget_.add_reclaimer(rich_, reclaim_stage::clean_pages);
+    budget_.add_reclaimer(poor_, reclaim_stage::clean_pages);
+    thread("waiter", [this] { charge_and_release(80_B); });
+    thread("evener", [this] { budget::even_out(budget_, poor_, 20_B); });
+  }
+  void audit() override {
+    budget_.remove_reclaimer(rich_);
+    budget_.remove_reclaimer(poor_);
+    budget_.release(bytes{rich_.held});
+    full_budget::audit();
+  }
+
+ private:
+  // Says that it has a great deal more than it holds, so that the bytes of this budget are worth a step.
+  struct cache final : reclaimer {
+    cache(memory_budget& budget, std::uint64_t amount) : of(budget), held(amount) {}
+    bytes reclaim(bytes wanted) override {
+      const bytes given = std::min(wanted, bytes{held});
+      held -= given.count;
+      of.release(given);
+      return given;
+    }
+    share share_held() const override { return {.surplus = 1_MiB * held.load()}; }
+    memory_budget& of;
+    base::atomic<std::uint64_t> held;
+  };
+  cache rich_{budget_, 100};
+  cache poor_{budget_, 0};
+};
+
+TEST(BudgetTicketSchedTest, WhoMeetsAReclaimerThatIsEvenedOutIsServed) {
+  const search_report report = explore<evener_before_waiter>({.preemptions = 2});
+  EXPECT_TRUE(has_no_failure(report));
+  EXPECT_TRUE(report.exhausted);
+}
+
+TEST(BudgetTicketSchedTest, EvenerThatTellsNobodyIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<evener_before_waiter>(mutant::rest_brings_no_hope));
 }
 
 }  // namespace
