@@ -3,6 +3,8 @@
 
 #include <sys/uio.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -14,7 +16,7 @@
 
 namespace larder {
 
-// One of several writes that are asked for together.
+// One of several writes that are asked for together. The callee sets the outcome, and changes nothing else.
 struct backing_write {
   std::span<const iovec> from;
   std::uint64_t offset = 0;
@@ -37,9 +39,11 @@ class LARDER_API backing {
   // All of the vectors or an error; what was written is read from then on, and may be lost in a crash until `flush`.
   virtual result<void> read(std::span<const iovec> into, std::uint64_t offset) = 0;
   virtual result<void> write(std::span<const iovec> from, std::uint64_t offset) = 0;
-  // Makes all of these writes, which are of different bytes, and sets the outcome of each. In any order, or at once:
-  // here one after the other, so override it where several at once take less time. The outcomes are good before.
+  // Makes all of these writes, which are of different bytes, and sets the outcome of each, which is good before. Here
+  // one after the other. Whoever has more than one under way overrides this, and says in `writes_at_once` how many at
+  // most for the thread or task that calls; where that is 1, `write` is called instead.
   virtual void write_many(std::span<backing_write> writes);
+  virtual std::size_t writes_at_once() const { return 1; }
   // The range reads as zeros afterwards; `discard` also gives its blocks back, `zero` keeps them. EOPNOTSUPP if it has
   // no better way than writing zeros.
   virtual result<void> discard(std::uint64_t offset, bytes length) = 0;
@@ -77,8 +81,8 @@ class LARDER_API file_backing final : public backing {
   result<void> read(std::span<const iovec> into, std::uint64_t offset) override;
   result<void> write(std::span<const iovec> from,
                      std::uint64_t offset) override;  // EROFS if read-only, as the next three
-  // On a task they are under way at once.
   void write_many(std::span<backing_write> writes) override;
+  std::size_t writes_at_once() const override;  // on a task many
   result<void> discard(std::uint64_t offset, bytes length) override;
   result<void> zero(std::uint64_t offset, bytes length) override;
   result<void> flush() override;

@@ -265,7 +265,7 @@ class LARDER_API cached_file {
   friend class page_ref;
   explicit cached_file(page::file& opened) : file_(opened) {}
 
-  page::frame* pin_present(std::uint64_t page_number, pin_admission& admission);
+  inline page::frame* pin_present(std::uint64_t page_number, pin_admission& admission);
   result<page_ref> pin_slowly(std::uint64_t page_number, access intent, pin_admission& admission);
   result<bool> pin_one(std::uint64_t page_number, page_ref& into, pin_admission& admission);
   void wait_until_settled(page_ref& pinned);

@@ -71,6 +71,8 @@ io_uring_sqe* ring::next_entry() {
   return entry;
 }
 
+unsigned ring::room() const { return ::io_uring_sq_space_left(ring_.get()); }
+
 bool ring::injected(ring_operation& operation, bool fires) {
   if (!fires) return false;
   injected_.push_back({&operation, -errno});

@@ -37,6 +37,9 @@ class ring {
   // What `create` will map and the kernel will pin for a ring of that many entries.
   static bytes memory_of(unsigned entries);
 
+  // How many more operations can be prepared before some have to be submitted.
+  unsigned room() const;
+
   // These prepare; `run` submits. The vectors live until the completion.
   void read(int file, std::span<const iovec> into, std::uint64_t offset, ring_operation& operation);
   void write(int file, std::span<const iovec> from, std::uint64_t offset, ring_operation& operation);

@@ -22,6 +22,7 @@ inline constexpr state_word never_full = state_word{1} << 63;
 // Most pages in one read of a backing, or looked at together: at least 128 KiB, past which one call's cost no longer
 // shows, and whose vectors are at home on the smallest stack.
 inline constexpr std::size_t batch_pages_max = 32;
+
 // The cache without its faces: frames, the table, eviction, admission, write-back. The theory is in cache_core.cc; the
 // implementation has a file for each of the headings below.
 class cache_core final : budget::describer {
@@ -175,6 +176,7 @@ class cache_core final : budget::describer {
   void end_write(file& owner, std::span<frame* const> pages, bool succeeded);
   frame* rotate_dirty(file& owner);
   std::span<std::uint64_t> oldest_dirty(file& owner, std::span<std::uint64_t> into);
+  void write_each(file& owner, std::span<const std::uint64_t> numbers);
   result<void> write_page(file& owner, std::uint64_t number);
   result<void> write_pages(file& owner, std::span<std::uint64_t> numbers);
   void set_dirty(frame& page, state_word ends);

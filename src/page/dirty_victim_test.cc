@@ -86,7 +86,7 @@ TEST_P(DirtyVictimTest, IsWrittenWithThoseThatFollow) {
   for (int times = 0; times < 2; ++times) EXPECT_TRUE(file->try_pin(50, admission));
   admission.reset();
   miss(*file, 300);
-  std::vector<std::uint64_t> expected{60 * page, 70 * page, 80 * page};
+  std::vector<std::uint64_t> expected{70 * page, 80 * page, 60 * page};
   if (GetParam() == eviction_policy::s3_fifo) expected = {70 * page};  // alone in the small queue
   EXPECT_EQ(disk.write_order, expected);
   EXPECT_EQ(other_disk.writes, 0U);

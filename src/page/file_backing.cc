@@ -129,6 +129,8 @@ result<void> file_backing::write(std::span<const iovec> from, std::uint64_t offs
   return state_->move(io::write_vectors, from, offset);
 }
 
+std::size_t file_backing::writes_at_once() const { return io::writes_at_once(); }
+
 void file_backing::write_many(std::span<backing_write> writes) {
   if (state_->read_only) {
     for (backing_write& each : writes) each.outcome = error_from(EROFS);

@@ -199,11 +199,49 @@ TEST_F(ManyWritesTest, InterruptedOneIsMadeAgain) {
   auto writes = cut(4 * page);
   run(true, [&] {
     os::fault::arm(os::call::write, 2, EAGAIN);
-    disk->write_many(writes);
+    disk->write_many(std::span(writes).first(9));  // each of them goes one way
     os::fault::disarm();
+    disk->write_many(std::span(writes).subspan(9));
   });
   EXPECT_TRUE(os::fault::fired());
   for (const backing_write& each : writes) EXPECT_TRUE(each.outcome);
+  EXPECT_EQ(contents(), expected());
+}
+
+// One call takes 64 vectors: the rest is for a second.
+TEST_F(ManyWritesTest, OneThatIsCutShortIsMadeAgain) {
+  const auto disk = open_direct();
+  make_noise(10);
+  constexpr std::uint64_t piece = 200;
+  std::vector<backing_write> writes;
+  for (std::uint64_t at = 0; at < file_size; at += piece) {
+    vectors_.push_back({data_.get() + at, std::min(piece, file_size - at)});
+  }
+  for (std::size_t first = 0; first < vectors_.size(); first += 100) {
+    const std::size_t count = std::min<std::size_t>(100, vectors_.size() - first);
+    writes.push_back({.from = std::span(vectors_).subspan(first, count), .offset = first * piece});
+  }
+  run(true, [&] { disk->write_many(writes); });
+  for (const backing_write& each : writes) EXPECT_TRUE(each.outcome);
+  EXPECT_EQ(contents(), expected());
+}
+
+// More than a ring has entries, and than one of that size can have under way.
+TEST_F(ManyWritesTest, TasksWithMoreWritesThanTheRingHasRoom) {
+  const auto disk = open_direct();
+  make_noise(11);
+  auto writes = cut(page);
+  auto started = runtime::create("writes", {.workers = 1, .ring_entries = 4});
+  ASSERT_TRUE(started);
+  std::vector<task> tasks;
+  for (std::size_t first = 0; first < writes.size(); first += 8) {
+    tasks.push_back((*started)->spawn([&, first] {
+      EXPECT_EQ(disk->writes_at_once(), 32U);
+      disk->write_many(std::span(writes).subspan(first, std::min<std::size_t>(8, writes.size() - first)));
+    }));
+  }
+  for (task& each : tasks) each.join();
+  EXPECT_EQ(disk->writes_at_once(), 1U);
   EXPECT_EQ(contents(), expected());
 }
 

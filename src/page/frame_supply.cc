@@ -30,6 +30,9 @@
 // another (KF-51); and no operation has to give back a page of its own to let others go on, for what it lacks was set
 // aside before it began (KF-53).
 //
+// A miss that finds no room to grow may have another cache give clean pages first (even_out): that waits for nobody who
+// waits.
+//
 // The reclaimers give back what is owned above what is admitted and above the floor, the same way; they wait for
 // nobody: when the last of them finds nothing, it asks to be called again at the next of those events (KF-46, KF-49).
 // The first takes only clean pages that were not used lately, so that others' memory of that kind goes before any page
@@ -164,14 +167,25 @@ void cache_core::note_following(const frame& chosen, scan_result& found) {
 result<frame*> cache_core::write_and_evict(scan_result& found) {
   frame& chosen = *found.to_write;
   const std::uint64_t generation = chosen.generation.load();  // it is `writing`, so all of its key stands still
+  const std::uint64_t number = chosen.number.load(base::memory_order_relaxed);
   const std::span<std::uint64_t> following(found.following.data(), found.following_count);
+  // From that page upwards, and then from below.
   std::sort(following.begin(), following.end());
+  std::rotate(following.begin(), std::lower_bound(following.begin(), following.end(), number), following.end());
+  file& owner = *chosen.owner.load(base::memory_order_relaxed);
+  owner.references.fetch_add(1, base::memory_order_relaxed);
+  result<void> written;
+  std::span<const std::uint64_t> rest;
   {
-    write_batch batch(*this, *chosen.owner.load(base::memory_order_relaxed));
+    write_batch batch(*this, owner);
     batch.add(chosen);
-    batch.gather(following, false, [](std::uint64_t) {});
-    if (const auto written = batch.write(); !written) return written.error();
+    rest = batch.gather(following, false, [](std::uint64_t) {});
+    if (!batch.write()) rest = {};
+    written = batch.first_outcome;
   }
+  write_each(owner, rest);
+  release_file(owner);
+  if (!written) return written.error();
   const base::lock locked(queue_guard_);
   // Acquire: what has none of these set is in the queue, so it has an owner. Partner: the release in unpin.
   const state_word seen = chosen.state.load(base::memory_order_acquire);

@@ -124,7 +124,6 @@ void cache_core::write_batch::add(frame& begun) {
 
 result<void> cache_core::write_batch::write() {
   const std::span<backing_write> all(runs.data(), runs_count);
-  // For backings that make them one after the other.
   std::ranges::sort(all, {}, &backing_write::offset);
   if (all.size() == 1) {
     all[0].outcome = owner.source.write(all[0].from, all[0].offset);
@@ -133,8 +132,11 @@ result<void> cache_core::write_batch::write() {
   }
   result<void> outcome;
   for (const backing_write& run : all) {
-    const std::span<frame* const> written(&pages[static_cast<std::size_t>(run.from.data() - vectors.data())],
-                                          run.from.size());
+    const auto start = static_cast<std::size_t>(run.from.data() - vectors.data());
+    LARDER_CHECK(start < count && run.from.size() <= count - start, "page cache \"%s\": write_many changed a write",
+                 core.name_.c_str());
+    if (start == 0) first_outcome = run.outcome;
+    const std::span<frame* const> written(&pages[start], run.from.size());
     core.write_backs_.fetch_add(1, base::memory_order_relaxed);
     if (run.outcome) {
       core.pages_written_.fetch_add(written.size(), base::memory_order_relaxed);
@@ -179,13 +181,17 @@ void cache_core::end_write(file& owner, std::span<frame* const> pages, bool succ
   if (succeeded) budget_.note_reclaimable();
 }
 
-// Batches of the oldest, in ascending order, each page with its neighbours. An error is the next flush's to report: it
-// will try again. Here the rest would only fail likewise.
+// A batch of the oldest, in ascending order.
 void cache_core::limit_dirty(file& owner) {
   const std::uint64_t owned = owned_in(supply_.load(base::memory_order_relaxed));
   if (dirty_pages_.load(base::memory_order_relaxed) <= static_cast<std::int64_t>(owned * dirty_percent_ / 100)) return;
   std::array<std::uint64_t, batch_pages_max> space{};
-  std::span<const std::uint64_t> numbers = oldest_dirty(owner, space);
+  write_each(owner, oldest_dirty(owner, space));
+}
+
+// Those that are dirty still and nobody has pinned, with their neighbours. An error is the next flush's to report: it
+// will try again. Here the rest would only fail likewise.
+void cache_core::write_each(file& owner, std::span<const std::uint64_t> numbers) {
   while (!numbers.empty()) {
     write_batch batch(*this, owner);
     numbers = batch.gather(numbers, false, [](std::uint64_t) {});

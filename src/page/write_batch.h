@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -13,20 +14,21 @@ namespace larder::page {
 // Most pages that are written together. Twice as many as are read, for who writes from end to end waits for each batch
 // in turn.
 inline constexpr std::size_t write_pages_max = 64;
-// Most writes that are made at once: most devices are no faster with more.
+// Most writes that are made at once, where the backing does more than one: most devices are no faster with more.
 inline constexpr std::size_t write_runs_max = 32;
 
 // Pages of a file that are written together, in runs of neighbours. Begun with `writing`, which others may wait for; so
 // whoever has a batch waits for nobody before it is written. Keeps the file.
 struct cache_core::write_batch {
-  write_batch(cache_core& cache, file& of) : core(cache), owner(of) {
+  write_batch(cache_core& cache, file& of)
+      : core(cache), owner(of), runs_most(std::clamp<std::size_t>(of.source.writes_at_once(), 1, write_runs_max)) {
     owner.references.fetch_add(1, base::memory_order_relaxed);
   }
   ~write_batch() { core.release_file(owner); }
   write_batch(const write_batch&) = delete;
   write_batch& operator=(const write_batch&) = delete;
 
-  bool is_full() const { return count == pages.size() || runs_count == runs.size(); }
+  bool is_full() const { return count == pages.size() || runs_count == runs_most; }
 
   // Adds a page on which begin_write was called, as a new run, with those of its neighbours that are dirty, as far as
   // there is room.
@@ -47,17 +49,20 @@ struct cache_core::write_batch {
     return numbers;
   }
 
-  // Once. Each page's write ends as its run's did. Returns the first error.
+  // Once. Each page's write ends as its run's did. Returns an error if there was one; `first_outcome` is that of the
+  // run that was added first.
   result<void> write();
 
   cache_core& core;
   file& owner;
+  const std::size_t runs_most;
   std::array<frame*, write_pages_max> pages{};
   std::array<iovec, write_pages_max> vectors{};
   std::size_t count = 0;
   std::array<backing_write, write_runs_max> runs{};
   std::size_t runs_count = 0;
-  std::uint64_t end = 0;  // of the last run
+  std::uint64_t end = 0;  // of the run that was added last
+  result<void> first_outcome;
 };
 
 }  // namespace larder::page

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <functional>
 #include <thread>
 #include <utility>
@@ -24,6 +25,7 @@ class noting_disk final : public backing {
   result<void> write(std::span<const iovec> from, std::uint64_t offset) override {
     batches.push_back({offset});
     if (auto once = std::exchange(during, nullptr)) once();
+    if (offset == fail_at) return error_from(EIO);
     return disk_.write(from, offset);
   }
   void write_many(std::span<backing_write> writes) override {
@@ -37,6 +39,7 @@ class noting_disk final : public backing {
       each.outcome = each.offset == fail_at ? error_from(EIO) : disk_.write(each.from, each.offset);
     }
   }
+  std::size_t writes_at_once() const override { return at_once; }
   result<void> discard(std::uint64_t offset, bytes length) override { return disk_.discard(offset, length); }
   result<void> zero(std::uint64_t offset, bytes length) override { return disk_.zero(offset, length); }
   result<void> flush() override { return disk_.flush(); }
@@ -46,6 +49,7 @@ class noting_disk final : public backing {
   std::vector<std::vector<std::uint64_t>> batches;  // the offsets of each call's
   std::function<void()> during;
   std::uint64_t fail_at = test_disk::nowhere;
+  std::size_t at_once = ~std::size_t{0};
 
  private:
   test_disk disk_;
@@ -102,6 +106,17 @@ TEST_F(WriteBatchTest, AreBoundedInRunsAndInPages) {
   EXPECT_EQ(disk.batches, (std::vector<offsets>{offsets{0}, {write_pages_max * page}, {2 * write_pages_max * page}}));
 }
 
+// Where the backing makes one at a time, each run ends by itself.
+TEST_F(WriteBatchTest, BackingThatDoesNoMoreIsAskedForOneAtATime) {
+  noting_disk disk(1000 * page);
+  disk.at_once = 1;
+  auto file = open(disk);
+  make_dirty(*file, {10, 20, 21});
+  disk.during = [&] { EXPECT_EQ(cache_->stats().pages_dirty, 2U) << "the others are not begun"; };
+  ASSERT_TRUE(file->flush());
+  EXPECT_EQ(disk.batches, (std::vector<offsets>{{10 * page}, {20 * page}}));
+}
+
 // KF-56: what fails of a batch stays, and nothing else does.
 TEST_F(WriteBatchTest, OfABatchOnlyTheRunThatFailedStaysDirty) {
   noting_disk disk(1000 * page);
@@ -149,6 +164,7 @@ TEST_F(WriteBatchTest, PassWaitsForWhatAnotherIsWriting) {
       second_returned = true;
     });
     EXPECT_TRUE(tests::eventually([&] { return cache_->stats().pages_written == 2; }));
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // in which it could return
     EXPECT_FALSE(second_returned);
   };
   ASSERT_TRUE(file->flush_range(20 * page, bytes{page}));
@@ -166,6 +182,31 @@ TEST_F(WriteBatchTest, VictimIsWrittenTogetherWithWhatIsNextToGo) {
   EXPECT_EQ(disk.batches[0][0], 0U);
   EXPECT_FALSE(file->resident(0, bytes{page}));
   ASSERT_TRUE(file->flush());
+}
+
+// The frame is the victim's, and its write went well.
+TEST_F(WriteBatchTest, VictimLeavesThoughAnotherOfItsBatchFails) {
+  for (const std::size_t at_once : {std::size_t{1}, write_runs_max}) {
+    std::uint64_t last_written = test_disk::nowhere;  // with the victim, when nothing fails
+    for (const bool fails : {false, true}) {
+      noting_disk disk(10'000 * page);
+      disk.at_once = at_once;
+      auto file = open(disk);
+      for (std::uint64_t number = 0; number < 256; ++number) make_dirty(*file, {2 * number});
+      if (fails) disk.fail_at = last_written;
+      ASSERT_TRUE(file->read_ahead(9'000 * page, bytes{page}));
+      last_written = disk.batches.back().back();
+      ASSERT_NE(last_written, 0U);
+      EXPECT_FALSE(file->resident(0, bytes{page}));
+      EXPECT_EQ(cache_->stats().evictions, 1U);
+      EXPECT_EQ(cache_->stats().write_back_errors, fails ? 1U : 0U);
+      disk.fail_at = test_disk::nowhere;
+      ASSERT_TRUE(file->flush());
+      file.reset();
+      cache_.reset();
+      make_fixed_cache(256);
+    }
+  }
 }
 
 }  // namespace

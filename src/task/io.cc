@@ -85,6 +85,37 @@ struct awaited_together : os::ring_operation {
 
 constexpr std::size_t vectors_at_once = 64;
 
+// One that was cut short is made again, by itself.
+void write_together(worker& here, std::span<const file_write> writes) {
+  std::array<awaited_together, writes_at_once_max> operations;
+  {
+    const task_layer::stay_here bound;
+    awaited_together::all group;
+    for (std::size_t i = 0; i < writes.size(); ++i) {
+      const file_write& each = writes[i];
+      operations[i].group = &group;
+      ++group.pending;
+      here.ring().write(each.file, each.from.first(std::min(each.from.size(), vectors_at_once)), each.offset,
+                        operations[i]);
+    }
+    const os::waiting noted(group.owner, {.kind = "file writes", .descriptor = writes[0].file});
+    while (group.pending > 0) group.owner.park();
+  }
+  for (std::size_t i = 0; i < writes.size(); ++i) {
+    const file_write& each = writes[i];
+    std::uint64_t length = 0;
+    for (const iovec& vector : each.from) length += vector.iov_len;
+    const int outcome = operations[i].outcome;
+    if (outcome == -EINTR || outcome == -EAGAIN || (outcome >= 0 && static_cast<std::uint64_t>(outcome) < length)) {
+      *each.outcome = write_vectors(each.file, each.from, each.offset);
+    } else if (outcome < 0) {
+      *each.outcome = error_from(-outcome);
+    } else {
+      *each.outcome = {};
+    }
+  }
+}
+
 // Repeats `move` until all vectors are through. `move(vectors, offset)` returns what it moved, or minus an error;
 // `at_end` is called when it moved nothing.
 template <typename Move, typename AtEnd>
@@ -168,41 +199,21 @@ result<void> write_vectors(int file, std::span<const iovec> from, std::uint64_t 
       [](std::span<const iovec>, std::size_t) -> result<void> { return error_from(EIO); });
 }
 
-// One that was cut short is made again, by itself.
+std::size_t writes_at_once() { return worker::current() == nullptr ? 1 : writes_at_once_max; }
+
 void write_many(std::span<const file_write> writes) {
-  const auto make = [](const file_write& each) { *each.outcome = write_vectors(each.file, each.from, each.offset); };
+  LARDER_CHECK(writes.size() <= writes_at_once_max, "%zu writes at once", writes.size());
   worker* here = worker::current();
-  if (here == nullptr || writes.size() < 2) {
-    for (const file_write& each : writes) make(each);
+  if (here == nullptr) {
+    for (const file_write& each : writes) *each.outcome = write_vectors(each.file, each.from, each.offset);
     return;
   }
-  LARDER_CHECK(writes.size() <= writes_at_once_max, "%zu writes at once", writes.size());
-  std::array<awaited_together, writes_at_once_max> operations;
-  {
-    const task_layer::stay_here bound;
-    awaited_together::all group;
-    for (std::size_t i = 0; i < writes.size(); ++i) {
-      const file_write& each = writes[i];
-      operations[i].group = &group;
-      ++group.pending;
-      here->ring().write(each.file, each.from.first(std::min(each.from.size(), vectors_at_once)), each.offset,
-                         operations[i]);
-    }
-    const os::waiting noted(group.owner, {.kind = "file writes", .descriptor = writes[0].file});
-    while (group.pending > 0) group.owner.park();
-  }
-  for (std::size_t i = 0; i < writes.size(); ++i) {
-    const file_write& each = writes[i];
-    std::uint64_t length = 0;
-    for (const iovec& vector : each.from) length += vector.iov_len;
-    const int outcome = operations[i].outcome;
-    if (outcome == -EINTR || outcome == -EAGAIN || (outcome >= 0 && static_cast<std::uint64_t>(outcome) < length)) {
-      make(each);
-    } else if (outcome < 0) {
-      *each.outcome = error_from(-outcome);
-    } else {
-      *each.outcome = {};
-    }
+  while (!writes.empty()) {
+    // Some entries are left for the other tasks of this round: a full ring is submitted before its turn.
+    const unsigned room = here->ring().room() / 2;
+    const std::size_t count = std::clamp<std::size_t>(room, 1, writes.size());
+    write_together(*here, writes.first(count));
+    writes = writes.subspan(count);
   }
 }
 

@@ -24,6 +24,7 @@ struct file_write {
   result<void>* outcome = nullptr;
 };
 void write_many(std::span<const file_write> writes);
+std::size_t writes_at_once();  // by the caller: 1 on a plain thread
 // Makes the range read as zeros; gives its blocks back unless `keep_blocks`.
 result<void> zero_range(int file, std::uint64_t offset, std::uint64_t length, bool keep_blocks);
 

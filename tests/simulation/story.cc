@@ -440,6 +440,7 @@ story_settings settings_of(std::uint64_t seed) {
     made.disk.discards_fail = random.one_in(2) ? random.below(200) : 0;
     made.disk.flushes_fail = random.one_in(2) ? random.below(200) : 0;
   }
+  made.disk.writes_at_once = random.one_in(3) ? 1 : random.between(2, 32);
   return made;
 }
 

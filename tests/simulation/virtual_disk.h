@@ -33,6 +33,7 @@ struct disk_settings {
   std::uint64_t discards_fail = 0;
   std::uint64_t flushes_fail = 0;
   bool tears = true;  // what fails may be done in part
+  std::size_t writes_at_once = 4;
 };
 
 class virtual_disk final : public backing {
@@ -45,6 +46,7 @@ class virtual_disk final : public backing {
   result<void> read(std::span<const iovec> into, std::uint64_t offset) override;
   result<void> write(std::span<const iovec> from, std::uint64_t offset) override;
   void write_many(std::span<backing_write> writes) override;
+  std::size_t writes_at_once() const override { return settings.writes_at_once; }
   result<void> discard(std::uint64_t offset, bytes length) override;
   result<void> zero(std::uint64_t offset, bytes length) override;
   result<void> flush() override;
