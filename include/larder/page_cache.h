@@ -176,7 +176,7 @@ class LARDER_API page_cache {
     bytes page_size{larder::page_size};  // a power of two, up to largest_page_size
     bytes read_ahead{128U << 10};        // most to read ahead of an ascending reader at once; less than a page: nothing
     std::uint32_t dirty_percent = 50;    // of the pages, may be dirty before a writer has to write some of them back
-    std::uint32_t weight = 1;            // its share beside other caches, when the budget asks for pages
+    std::uint32_t weight = 1;            // its share beside other caches, when room is short
   };
 
   // ENOMEM if the budget has no room for the guaranteed pages and the tables, EINVAL if no page is guaranteed or

@@ -20,7 +20,8 @@ enum class mutant : std::uint8_t {
   daemon_clears_late,         // budget: the page daemon looks what is used, and then says that no visit is due
   daemon_kept_called,         // budget: the page daemon comes, but charges go on believing that a visit is due
   daemon_brings_no_hope,      // budget: the page daemon does not tell who passed over the reclaimer it was inside
-  rest_brings_no_hope,        // budget: a reclaimer that somebody was inside is not offered again to who passed it over
+  rest_not_awaited,           // budget: who removes a reclaimer does not wait for who is inside it
+  rest_brings_no_hope,        // budget: a reclaimer that was kept at rest is not offered again to who passed it over
   pause_never_ends,           // budget: nobody ends the pause of those who reclaim for tickets
   token_without_look,         // parker: unpark stores the token and does not look for a sleeper
   sleep_without_look,         // parker: park goes to sleep without asking for the token again

@@ -18,8 +18,10 @@ struct reclaim_step {
 reclaim_step next_step(const tree& in, const memory_budget* node, bytes wanted, reclaim_stage last,
                        std::uint64_t round);
 
-// Who beside `mine`, of its stage and within `node`, holds most by weight, and how much of that would make their shares
-// even; nobody if that is less than a step, or if somebody is inside it. The tree's mutex is held.
-reclaim_step richest_beside(const tree& in, const memory_budget* node, const reclaimer& mine);
+// What it holds beyond its due, for its weight. To choose by, so roundly.
+double by_weight(const reclaimer::share& of);
+
+// Less is not worth a step: two caches that are equal would give a page each in turn.
+inline constexpr bytes fair_step = 16_KiB;
 
 }  // namespace larder::budget

@@ -9,9 +9,6 @@
 
 #include <larder/memory_budget.h>
 
-#include "budget/reclaim.h"
-#include "tests/support/eventually.h"
-
 namespace larder {
 namespace {
 
@@ -132,79 +129,6 @@ TEST(FairShareTest, StagesComeBeforeShares) {
   }
   EXPECT_EQ(order.find('l'), order.size() - 1) << order;
   budget.remove_reclaimer(unequal);
-}
-
-// Lets one that would grow have another give, and take what it gave.
-void grow_at_others_cost(memory_budget& budget, shareholder& grows) {
-  const bytes before = budget.used();
-  budget::even_out(budget, grows, 64_KiB);
-  const bytes given = before - budget.used();
-  ASSERT_LE(given, 64_KiB);
-  ASSERT_TRUE(budget.try_charge(given));
-  grows.held += given;
-}
-
-TEST(EvenOutTest, RichestGivesUntilSharesAreEven) {
-  for (const std::uint32_t weight : {1U, 3U}) {
-    memory_budget budget("budget", {.limit = 4_MiB});
-    const shareholder rich(budget, 3_MiB, 1);
-    const shareholder other(budget, 512_KiB, 1);
-    shareholder grows(budget, 512_KiB, weight);
-    for (int times = 0; times < 100; ++times) grow_at_others_cost(budget, grows);
-    EXPECT_EQ(other.held, 512_KiB) << "it is not asked";
-    const double even = 3.5 * 1024 * 1024 * weight / (1 + weight);
-    EXPECT_NEAR(static_cast<double>(grows.held.count), even, step);
-    EXPECT_EQ(budget.used(), 4_MiB);
-  }
-}
-
-TEST(EvenOutTest, NobodyGivesWhereThereIsRoom) {
-  memory_budget budget("budget", {.limit = 4_MiB});
-  const shareholder rich(budget, 3_MiB, 1);
-  const shareholder grows(budget, 100_KiB, 1);
-  budget::even_out(budget, grows, 64_KiB);
-  EXPECT_EQ(rich.held, 3_MiB);
-}
-
-TEST(EvenOutTest, NobodyGivesToOneThatHasMore) {
-  memory_budget budget("budget", {.limit = 4_MiB});
-  const shareholder poor(budget, 1_MiB, 1);
-  const shareholder grows(budget, 3_MiB, 2);
-  budget::even_out(budget, grows, 64_KiB);
-  EXPECT_EQ(poor.held, 1_MiB);
-}
-
-// One that has much elsewhere cannot help where it is full.
-TEST(EvenOutTest, OnlyThoseGiveWhoseMemoryIsWhatIsLacking) {
-  memory_budget root("root", {.limit = 8_MiB});
-  memory_budget full("full", {.limit = 2_MiB}, &root);
-  const shareholder elsewhere(root, 5_MiB, 1);
-  const shareholder beside(full, 1_MiB + 512_KiB, 1);
-  const shareholder grows(full, 512_KiB, 1);
-  budget::even_out(full, grows, 64_KiB);
-  EXPECT_EQ(elsewhere.held, 5_MiB);
-  EXPECT_EQ(beside.held, 1_MiB + 448_KiB);
-}
-
-// What comes free is theirs who wait.
-TEST(EvenOutTest, NobodyGivesWhileSomebodyWaits) {
-  memory_budget budget("budget", {.limit = 4_MiB});
-  shareholder rich(budget, 3_MiB, 1);
-  rich.keeps = 3_MiB;
-  const shareholder grows(budget, 1_MiB, 1);
-  std::thread waiter([&] {
-    ASSERT_TRUE(budget.charge(3_MiB + 512_KiB));
-    budget.release(3_MiB + 512_KiB);
-  });
-  EXPECT_TRUE(tests::eventually([&] { return budget.has_waiters(); }));
-  std::string order;
-  rich.when_asked = [&order] { order += 'r'; };
-  budget::even_out(budget, grows, 64_KiB);
-  EXPECT_EQ(order, "");
-  rich.when_asked = nullptr;
-  rich.keeps = {};
-  budget.note_reclaimable();
-  waiter.join();
 }
 
 }  // namespace

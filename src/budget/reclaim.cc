@@ -9,34 +9,6 @@
 #include "os/waiting.h"
 
 namespace larder {
-namespace {
-
-// The entry of `source`, once nobody is inside it.
-budget::reclaimer_entry* entry_at_rest(budget::tree& in, base::unique_lock& locked, const reclaimer& source) {
-  budget::reclaimer_entry* entry = in.entries.front();
-  while (entry != nullptr && entry->source != &source) entry = in.entries.after(*entry);
-  os::parker& self = os::parker::current();
-  time_point since{};
-  while (entry != nullptr && entry->busy) {
-    LARDER_CHECK(entry->rest_waiter == nullptr || entry->rest_waiter == &self,
-                 "budget \"%s\": two wait for the rest of a reclaimer", entry->node->name().c_str());
-    entry->rest_waiter = &self;
-    locked.unlock();
-    {
-      const os::waiting noted(self, {.kind = "end of a reclaimer", .object = &source}, since);
-      self.park();
-    }
-    locked.lock();
-  }
-  return entry;
-}
-
-// Who came to wait for memory meanwhile may have passed the reclaimer over.
-void tell_of_rest(budget::tree& in) {
-  if (!base::is_mutant(base::mutant::rest_brings_no_hope)) budget_ticket::bring_hope(in);
-}
-
-}  // namespace
 
 bool budget::is_within(const memory_budget* node, const memory_budget* ancestor) {
   for (; node != nullptr; node = node->parent()) {
@@ -64,18 +36,24 @@ bytes budget::ask(base::unique_lock& locked, reclaimer_entry& entry, bytes step)
   return given;
 }
 
-void budget::even_out(const memory_budget& budget, const reclaimer& mine, bytes wanted) {
-  if (os::parker::current().reclaiming) return;  // it is being asked to give, and takes nothing
-  tree& in = *state_of(budget).tree;
-  base::unique_lock locked(in.guard);
-  if (in.waiting.load() != 0) return;  // what becomes free is theirs who wait
-  const memory_budget* full = &budget;
-  while (full != nullptr && state_of(*full).has_spare(wanted)) full = full->parent();
-  if (full == nullptr) return;
-  const reclaim_step richest = richest_beside(in, full, mine);
-  if (richest.entry == nullptr) return;
-  ask(locked, *richest.entry, std::min(richest.wanted, wanted));
-  tell_of_rest(in);
+budget::reclaimer_entry* budget::entry_at_rest(const base::intrusive_list<reclaimer_entry>& list,
+                                               base::unique_lock& locked, const reclaimer& source) {
+  reclaimer_entry* entry = list.front();
+  while (entry != nullptr && entry->source != &source) entry = list.after(*entry);
+  os::parker& self = os::parker::current();
+  time_point since{};
+  while (entry != nullptr && entry->busy && !base::is_mutant(base::mutant::rest_not_awaited)) {
+    LARDER_CHECK(entry->rest_waiter == nullptr || entry->rest_waiter == &self,
+                 "budget \"%s\": two wait for the rest of a reclaimer", entry->node->name().c_str());
+    entry->rest_waiter = &self;
+    locked.unlock();
+    {
+      const os::waiting noted(self, {.kind = "end of a reclaimer", .object = &source}, since);
+      self.park();
+    }
+    locked.lock();
+  }
+  return entry;
 }
 
 void memory_budget::add_reclaimer(reclaimer& source, reclaim_stage stage) {
@@ -100,7 +78,7 @@ void memory_budget::add_reclaimer(reclaimer& source, reclaim_stage stage) {
 void memory_budget::remove_reclaimer(reclaimer& source) {
   budget::tree& tree = *state_->tree;
   base::unique_lock locked(tree.guard);
-  budget::reclaimer_entry* entry = entry_at_rest(tree, locked, source);
+  budget::reclaimer_entry* entry = budget::entry_at_rest(tree.entries, locked, source);
   LARDER_CHECK(entry != nullptr, "budget \"%s\": remove_reclaimer of one that is not registered", name().c_str());
   base::intrusive_list<budget::reclaimer_entry>::remove(*entry);
   locked.unlock();
@@ -110,7 +88,8 @@ void memory_budget::remove_reclaimer(reclaimer& source) {
 budget::reclaimer_pause::reclaimer_pause(const memory_budget& budget, const reclaimer& source)
     : in_(*state_of(budget).tree) {
   base::unique_lock locked(in_.guard);
-  entry_ = entry_at_rest(in_, locked, source);
+  entry_ = entry_at_rest(in_.entries, locked, source);
+  if (entry_ == nullptr) entry_ = entry_at_rest(in_.shareholders, locked, source);
   LARDER_CHECK(entry_ != nullptr, "budget \"%s\": pause of a reclaimer that is not registered", budget.name().c_str());
   entry_->rest_waiter = nullptr;
   entry_->busy = true;
@@ -120,7 +99,8 @@ budget::reclaimer_pause::~reclaimer_pause() {
   const base::lock locked(in_.guard);
   entry_->busy = false;
   if (entry_->rest_waiter != nullptr) entry_->rest_waiter->unpark();
-  tell_of_rest(in_);
+  // Who came to wait for memory meanwhile may have passed it over.
+  if (!base::is_mutant(base::mutant::rest_brings_no_hope)) budget_ticket::bring_hope(in_);
 }
 
 bytes memory_budget::reclaim(bytes wanted) {

@@ -47,13 +47,14 @@ reclaimed reclaim_within(tree& in, base::unique_lock& locked, const memory_budge
   return sum;
 }
 
-// For `mine`, which could use `wanted` more, and a budget on its way is full to the high mark: has the one that holds
-// most beside it give so much, if that makes their shares more even. Waits for nobody but a reclaimer of `mine`'s
-// stage.
-void even_out(const memory_budget& budget, const reclaimer& mine, bytes wanted);
+// The entry of `source`, once nobody is inside it; null if it has none. The list's tree's mutex is held, but not while
+// it waits.
+reclaimer_entry* entry_at_rest(const base::intrusive_list<reclaimer_entry>& list, base::unique_lock& locked,
+                               const reclaimer& source);
 
 // While it lives, `source` is not asked: waits for the end of a call in progress, and others pass it over then. For who
-// has to find it at rest, though the page daemon and waiters of the same tree come unbidden. One at a time for each.
+// has to find it at rest, though the page daemon, waiters of the same tree and other shareholders come unbidden. One at
+// a time for each, and not while it is removed.
 class reclaimer_pause {
  public:
   reclaimer_pause(const memory_budget& budget, const reclaimer& source);

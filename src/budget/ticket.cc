@@ -353,9 +353,11 @@ void budget::tree::in_child() {
     at.being_told = 0;
   }
   pause_end = no_deadline;
-  for (reclaimer_entry* entry = entries.front(); entry != nullptr; entry = entries.after(*entry)) {
-    entry->busy = false;
-    entry->rest_waiter = nullptr;
+  for (auto* list : {&entries, &shareholders}) {
+    for (reclaimer_entry* entry = list->front(); entry != nullptr; entry = list->after(*entry)) {
+      entry->busy = false;
+      entry->rest_waiter = nullptr;
+    }
   }
   guard.unlock_after_fork();
 }

@@ -72,20 +72,21 @@ struct tree final : os::fork_participant, std::enable_shared_from_this<tree>, da
   void end_pause();
 
   base::mutex guard{base::lock_rank::budget};
-  base::intrusive_list<budget_ticket> queue;      // guarded by `guard`; oldest first
-  base::intrusive_list<reclaimer_entry> entries;  // guarded by `guard`; in the order of their stages
-  base::intrusive_list<budget_node> nodes;        // guarded by `guard`; every budget of the tree
-  std::uint64_t scans = 0;                        // guarded by `guard`; numbers the passes over the queue
-  std::uint64_t rounds = 0;                       // guarded by `guard`; numbers the rounds of reclaiming
-  bool leading = false;                           // guarded by `guard`; a waiter is reclaiming for all
-  bool hopeful = false;                           // guarded by `guard`; reclaiming may find something
-  bool promised = false;                          // guarded by `guard`; something was said to be reclaimable
-  std::uint32_t broken_promises = 0;              // guarded by `guard`; rounds in a row that found nothing after that
-  time_point pause_end = no_deadline;             // guarded by `guard`; nobody reclaims for tickets before
-  bool stall_to_tell = false;                     // guarded by `guard`; for the daemon to tell
-  bool system_presses = false;                    // guarded by `guard`; for the daemon to give back
-  std::uint32_t cuts = 0;                         // guarded by `guard`; nodes whose limit is to come down
-  base::atomic<std::uint32_t> waiting{0};         // tickets in the queue, and cuts; written under `guard`, read without
+  base::intrusive_list<budget_ticket> queue;           // guarded by `guard`; oldest first
+  base::intrusive_list<reclaimer_entry> entries;       // guarded by `guard`; in the order of their stages
+  base::intrusive_list<reclaimer_entry> shareholders;  // guarded by `guard` (even_out.cc)
+  base::intrusive_list<budget_node> nodes;             // guarded by `guard`; every budget of the tree
+  std::uint64_t scans = 0;                             // guarded by `guard`; numbers the passes over the queue
+  std::uint64_t rounds = 0;                            // guarded by `guard`; numbers the rounds of reclaiming
+  bool leading = false;                                // guarded by `guard`; a waiter is reclaiming for all
+  bool hopeful = false;                                // guarded by `guard`; reclaiming may find something
+  bool promised = false;                               // guarded by `guard`; something was said to be reclaimable
+  std::uint32_t broken_promises = 0;       // guarded by `guard`; rounds in a row that found nothing after that
+  time_point pause_end = no_deadline;      // guarded by `guard`; nobody reclaims for tickets before
+  bool stall_to_tell = false;              // guarded by `guard`; for the daemon to tell
+  bool system_presses = false;             // guarded by `guard`; for the daemon to give back
+  std::uint32_t cuts = 0;                  // guarded by `guard`; nodes whose limit is to come down
+  base::atomic<std::uint32_t> waiting{0};  // tickets in the queue, and cuts; written under `guard`, read without
 };
 
 // A budget's insides.
@@ -108,11 +109,11 @@ struct node_state final : budget_node {
 
   // With what is withheld, up to the high mark.
   bytes spare() const { return {high_mark.load(base::memory_order_relaxed)}; }
-  // Whether try_charge_spare would have room here.
-  bool has_spare(bytes amount) const {
+  // How much try_charge_spare would find here.
+  bytes spare_left() const {
     const bytes most = std::min(spare(), open());
     const bytes now{occupied.load(base::memory_order_relaxed)};
-    return amount <= most && now <= most - amount;
+    return now < most ? most - now : bytes{};
   }
 
   struct usage {

@@ -28,6 +28,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "budget/even_out.h"
 #include "budget/reclaim.h"
 #include "os/memory.h"
 
@@ -104,6 +105,7 @@ result<void> cache_core::build(std::uint32_t capacity, const page_cache::options
   fixed_charge_ = fixed_charge_for(capacity);
   budget_.add_reclaimer(gives_clean_pages_, reclaim_stage::clean_pages);
   budget_.add_reclaimer(gives_any_page_, reclaim_stage::dirty_pages);
+  budget::add_shareholder(budget_, gives_share_);
   budget::add_describer(*this, budget_);
   registered_ = std::make_unique<base::registration>([this](const base::stat_visitor& show) { report(show); });
   return {};
@@ -117,6 +119,7 @@ cache_core::~cache_core() {
                files_open_.load());
   LARDER_CHECK(admitted_in(supply_.load()) == 0, "page cache \"%s\" destroyed while %u pins are admitted",
                name_.c_str(), admitted_in(supply_.load()));
+  budget::remove_shareholder(budget_, gives_share_);
   budget_.remove_reclaimer(gives_any_page_);
   budget_.remove_reclaimer(gives_clean_pages_);
   budget_.release(charged());
@@ -201,6 +204,7 @@ void cache_core::audit() const {
   // The page daemon comes unbidden, and others of the budget's users when they wait.
   const budget::reclaimer_pause clean(budget_, gives_clean_pages_);
   const budget::reclaimer_pause any(budget_, gives_any_page_);
+  const budget::reclaimer_pause share(budget_, gives_share_);
   std::uint64_t pins = 0;
   std::int64_t dirty_found = 0;
   std::uint32_t in_use = 0;

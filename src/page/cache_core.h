@@ -22,6 +22,9 @@ inline constexpr state_word never_full = state_word{1} << 63;
 // Most pages in one read of a backing, or looked at together: at least 128 KiB, past which one call's cost no longer
 // shows, and whose vectors are at home on the smallest stack.
 inline constexpr std::size_t batch_pages_max = 32;
+// How many frames a look at the others' shares may bring, and how many misses without room to grow pass before it: as
+// many, so that it costs little beside the reads and a cache gets its share as fast as it misses.
+inline constexpr std::uint32_t even_out_pages = 16;
 
 // The cache without its faces: frames, the table, eviction, admission, write-back. The theory is in cache_core.cc; the
 // implementation has a file for each of the headings below.
@@ -73,6 +76,9 @@ class cache_core final : budget::describer {
   // the eviction hand last came by; or (`any_page`) also those of all others that nobody has pinned, after writing
   // them.
   bytes reclaim(bytes wanted, bool any_page);
+  // For another cache that is to have its share (even_out.cc): whole pages, and no more than `wanted`, of those that
+  // this one would soon do without.
+  bytes give_share(bytes wanted);
   reclaimer::share share_held() const;
 
   // --- Dirty pages (write_back.cc)
@@ -110,6 +116,12 @@ class cache_core final : budget::describer {
     share share_held() const override { return core.share_held(); }
     cache_core& core;
     const bool any_page;
+  };
+  struct share_giver final : reclaimer {
+    explicit share_giver(cache_core& of) : core(of) {}
+    bytes reclaim(bytes wanted) override { return core.give_share(wanted); }
+    share share_held() const override { return core.share_held(); }
+    cache_core& core;
   };
 
   // Frames owned and pins admitted, in one word so that the law between them holds at every instant.
@@ -149,7 +161,8 @@ class cache_core final : budget::describer {
   result<frame*> write_and_evict(scan_result& found);
   bool evict(frame& page);
   result<frame*> obtain_frame();
-  frame* scan_clean(std::uint64_t looks);
+  frame* scan_clean(std::uint64_t& looks);
+  bool give_back(frame& surplus);
   frame* surplus_frame(bool any_page);
   bool shrink_supply();
   bool enter_frame_waiters(waiter& self);
@@ -203,6 +216,7 @@ class cache_core final : budget::describer {
   const std::uint32_t floor_;
   stage gives_clean_pages_{*this, false};
   stage gives_any_page_{*this, true};
+  share_giver gives_share_{*this};
   bytes fixed_charge_;  // this object, the table and the first page of metadata; set by build
 
   frame_arena arena_;
@@ -221,7 +235,7 @@ class cache_core final : budget::describer {
   std::unique_ptr<eviction> queue_;   // set by build; what it holds is guarded by queue_guard_
   frame_index free_head_ = no_frame;  // owned frames without a page, through queue_next; guarded by queue_guard_
   std::uint32_t free_count_ = 0;      // guarded by queue_guard_
-  std::uint32_t tight_misses_ = 0;    // without room to grow, since shares were last looked at; guarded by queue_guard_
+  std::uint32_t tight_misses_ = 0;    // without room to grow, since even_out; guarded by queue_guard_
 
   // Guards the two queues of waiters, for credits and for something to become evictable; nested in nothing.
   mutable base::mutex waiters_guard_{base::lock_rank::page_wait};

@@ -30,8 +30,7 @@
 // another (KF-51); and no operation has to give back a page of its own to let others go on, for what it lacks was set
 // aside before it began (KF-53).
 //
-// A miss that finds no room to grow may have another cache give clean pages first (even_out): that waits for nobody who
-// waits.
+// A miss that finds no room to grow may have another cache give clean pages first (even_out): that waits for nobody.
 //
 // The reclaimers give back what is owned above what is admitted and above the floor, the same way; they wait for
 // nobody: when the last of them finds nothing, it asks to be called again at the next of those events (KF-46, KF-49).
@@ -41,7 +40,7 @@
 
 #include "base/check.h"
 #include "base/mutant.h"
-#include "budget/reclaim.h"
+#include "budget/even_out.h"
 #include "os/memory.h"
 #include "os/waiting.h"
 #include "page/write_batch.h"
@@ -54,9 +53,9 @@ namespace {
 constexpr std::uint32_t following_looks_max = 64;
 constexpr std::uint32_t following_share = 8;
 
-// How many misses pass between looks at the others' shares, and how many frames one look may bring: so that looking
-// costs little beside the reads, and a cache that is at work still gets its share as fast as it misses.
-constexpr std::uint32_t even_out_pages = 16;
+// How often a cache that is asked for its share looks at a page, for each that it is to give. One that was at work has
+// marked all its pages, and gives once its hand has been round.
+constexpr std::uint64_t share_looks_each = 16;
 
 }  // namespace
 
@@ -76,28 +75,6 @@ frame* cache_core::grow(growth why) {
   frame& taken = arena_.take();
   supply_.fetch_add(one_owned);
   return &taken;
-}
-
-// With queue_guard_ held: a miss finds no room to grow.
-bool cache_core::is_to_even_out() {
-  if (arena_.not_taken() == 0 || ++tight_misses_ < even_out_pages) return false;
-  tight_misses_ = 0;
-  return true;
-}
-
-// Grows by what another cache has beyond its share. Clean pages only, so that nobody waits for another's disk.
-void cache_core::even_out() {
-  budget::even_out(budget_, gives_clean_pages_, bytes{arena_.page_length()} * even_out_pages);
-  for (std::uint32_t most = even_out_pages; most > 0; --most) {
-    frame* grown = nullptr;
-    {
-      const base::lock locked(queue_guard_);
-      grown = grow(growth::spare);
-    }
-    if (grown == nullptr) break;
-    put_free(*grown);
-    wake_admission();
-  }
 }
 
 // Takes a page out of the cache if it is clean and nobody has it. It is in the eviction queue, so its key is stable and
@@ -204,28 +181,61 @@ void cache_core::put_free(frame& unneeded) {
   note_evictable();
 }
 
+// With queue_guard_ held: a miss has found no room to grow.
+bool cache_core::is_to_even_out() {
+  if (arena_.not_taken() == 0 || ++tight_misses_ < even_out_pages) return false;
+  tight_misses_ = 0;
+  return true;
+}
+
+// Grows by what other caches have beyond their share.
+void cache_core::even_out() {
+  const bytes page{arena_.page_length()};
+  bytes cost;  // now and then with a page of metadata
+  {
+    const base::lock locked(queue_guard_);
+    cost = arena_.cost_of(1);
+  }
+  const bytes given = budget::even_out(budget_, gives_share_, cost, cost * even_out_pages);
+  for (bytes left = given; left >= page; left -= page) {
+    frame* grown = nullptr;
+    {
+      const base::lock locked(queue_guard_);
+      grown = grow(growth::spare);
+    }
+    if (grown == nullptr) break;
+    put_free(*grown);
+    wake_admission();
+  }
+}
+
 // A frame for who has an unused credit.
 result<frame*> cache_core::obtain_frame() {
   waiter self;
   std::error_code error;  // of a write-back: from then on, pages that cannot be written are passed over
   frame* obtained = nullptr;
   time_point since{};
+  bool may_even_out = true;  // once
   while (obtained == nullptr) {
     frame* grown = nullptr;
     scan_result found;
-    bool looks_at_shares = false;
+    bool evens_out = false;
     {
       const base::lock locked(queue_guard_);
       obtained = take_free();
-      // Above the budget's high mark its own pages go first: others have more use for what is left.
+      // Above the budget's high mark its own pages go first, or those of who has more than its share: others have more
+      // use for what is left.
       if (obtained == nullptr) obtained = grown = grow(growth::spare);
-      looks_at_shares = obtained == nullptr && is_to_even_out();
-      if (obtained == nullptr && !looks_at_shares) found = scan(!error);
-      if (obtained == nullptr && !looks_at_shares && found.clean == nullptr && found.to_write == nullptr) {
+      if (obtained == nullptr && may_even_out) {
+        evens_out = is_to_even_out();
+        may_even_out = false;
+      }
+      if (obtained == nullptr && !evens_out) found = scan(!error);
+      if (obtained == nullptr && !evens_out && found.clean == nullptr && found.to_write == nullptr) {
         obtained = grown = grow(growth::needed);
       }
     }
-    if (looks_at_shares) {
+    if (evens_out) {
       even_out();
       continue;
     }
@@ -300,7 +310,7 @@ bool cache_core::shrink_supply() {
 }
 
 // Looks so often at a page: one that is clean and may go without another look, or null.
-frame* cache_core::scan_clean(std::uint64_t looks) {
+frame* cache_core::scan_clean(std::uint64_t& looks) {
   queue_->begin();
   for (; looks > 0; --looks) {
     frame* at = queue_->advance();
@@ -316,7 +326,10 @@ frame* cache_core::surplus_frame(bool any_page) {
     {
       const base::lock locked(queue_guard_);
       if (frame* free = take_free(); free != nullptr) return free;
-      if (!any_page) return scan_clean(queue_->size());  // each once
+      if (!any_page) {
+        std::uint64_t looks = queue_->size();  // at each once
+        return scan_clean(looks);
+      }
       found = scan(!write_failed);
     }
     if (found.clean != nullptr || found.to_write == nullptr) return found.clean;
@@ -335,6 +348,51 @@ reclaimer::share cache_core::share_held() const {
   return {.surplus = bytes{arena_.page_length()} * (owned > floor_ ? owned - floor_ : 0), .weight = weight_};
 }
 
+// A frame that is out of `owned`, and whose page is out of the cache. False if the system keeps the memory: then it
+// stays owned, and charged (KF-48).
+bool cache_core::give_back(frame& surplus) {
+  begin_generation(surplus);
+  const bytes page{arena_.page_length()};
+  if (!os::discard(arena_.data_of(surplus), page)) {
+    supply_.fetch_add(one_owned);
+    put_free(surplus);
+    wake_admission();
+    return false;
+  }
+  {
+    const base::lock locked(queue_guard_);
+    arena_.give_back(surplus);
+  }
+  pages_reclaimed_.fetch_add(1, base::memory_order_relaxed);
+  budget_.release(page);
+  wake_admission();  // it may be the front that has memory for a frame and found none
+  return true;
+}
+
+// What the eviction policy would take next, and no more looks at it than that takes: a cache that uses all it has gives
+// little.
+bytes cache_core::give_share(bytes wanted) {
+  const bytes page{arena_.page_length()};
+  std::uint64_t looks = share_looks_each * (wanted / page);
+  bytes given;
+  while (given + page <= wanted && shrink_supply()) {
+    frame* surplus = nullptr;
+    {
+      const base::lock locked(queue_guard_);
+      surplus = take_free();
+      if (surplus == nullptr) surplus = scan_clean(looks);
+    }
+    if (surplus == nullptr) {
+      supply_.fetch_add(one_owned);
+      wake_admission();
+      break;
+    }
+    if (!give_back(*surplus)) break;
+    given += page;
+  }
+  return given;
+}
+
 bytes cache_core::reclaim(bytes wanted, bool any_page) {
   const bytes page{arena_.page_length()};
   bytes given;
@@ -349,21 +407,7 @@ bytes cache_core::reclaim(bytes wanted, bool any_page) {
       wake_admission();
       break;
     }
-    begin_generation(*surplus);
-    if (!os::discard(arena_.data_of(*surplus), page)) {
-      // The system keeps the page, so it stays charged (KF-48).
-      supply_.fetch_add(one_owned);
-      put_free(*surplus);
-      wake_admission();
-      break;
-    }
-    {
-      const base::lock locked(queue_guard_);
-      arena_.give_back(*surplus);
-    }
-    pages_reclaimed_.fetch_add(1, base::memory_order_relaxed);
-    budget_.release(page);
-    wake_admission();  // it may be the front that has memory for a frame and found none
+    if (!give_back(*surplus)) break;
     given += page;
   }
   return given;

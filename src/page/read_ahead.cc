@@ -97,7 +97,10 @@ frame* cache_core::cheap_frame() {
     const base::lock locked(queue_guard_);
     if (frame* free = take_free(); free != nullptr) return free;
     grown = grow(growth::spare);
-    if (grown == nullptr) return scan_clean(cheap_looks_max);
+    if (grown == nullptr) {
+      std::uint64_t looks = cheap_looks_max;
+      return scan_clean(looks);
+    }
   }
   wake_admission();  // it adds a credit
   return grown;

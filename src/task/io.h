@@ -15,7 +15,8 @@ namespace larder::io {
 // vectors stay as they are until the call returns.
 result<void> read_vectors(int file, std::span<const iovec> into, std::uint64_t offset);
 result<void> write_vectors(int file, std::span<const iovec> from, std::uint64_t offset);
-// Several writes, which a task has under way at once; a plain thread makes one after the other. No more than this many.
+// Several writes, which a task has under way at once, as far as its worker's ring has room; a plain thread makes one
+// after the other. No more than this many.
 inline constexpr std::size_t writes_at_once_max = 32;
 struct file_write {
   int file = -1;

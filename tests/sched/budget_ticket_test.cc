@@ -8,6 +8,7 @@
 #include <larder/memory_budget.h>
 
 #include "base/mutex.h"
+#include "budget/even_out.h"
 #include "budget/reclaim.h"
 #include "budget/round.h"
 #include "budget/tree.h"
@@ -341,20 +342,23 @@ TEST(BudgetTicketSchedTest, PauseThatTellsNobodyIsCaught) {
   EXPECT_TRUE(mutant_is_killed<pauser_before_waiter>(mutant::rest_brings_no_hope));
 }
 
-// The same where another cache takes of it what makes their shares even.
-class evener_before_waiter : public full_budget {
+// A cache goes while another takes of it what makes their shares even.
+class leaver_beside_evener : public scenario {
  public:
-  evener_before_waiter() {
-    budget_.add_reclaimer(rich_, reclaim_stage::clean_pages);
-    budget_.add_reclaimer(poor_, reclaim_stage::clean_pages);
-    thread("waiter", [this] { charge_and_release(80_B); });
-    thread("evener", [this] { budget::even_out(budget_, poor_, 20_B); });
+  leaver_beside_evener() {
+    require(budget_.try_charge(100_B), "an empty budget had no room");
+    budget::add_shareholder(budget_, poor_);
+    budget::add_shareholder(budget_, rich_);
+    thread("evener", [this] { budget::even_out(budget_, poor_, 10_B, 20_B); });
+    thread("leaver", [this] {
+      budget::remove_shareholder(budget_, rich_);
+      rich_.gone = true;
+    });
   }
   void audit() override {
-    budget_.remove_reclaimer(rich_);
-    budget_.remove_reclaimer(poor_);
+    budget::remove_shareholder(budget_, poor_);
     budget_.release(bytes{rich_.held});
-    full_budget::audit();
+    budget_.audit();
   }
 
  private:
@@ -362,27 +366,30 @@ class evener_before_waiter : public full_budget {
   struct cache final : reclaimer {
     cache(memory_budget& budget, std::uint64_t amount) : of(budget), held(amount) {}
     bytes reclaim(bytes wanted) override {
-      const bytes given = std::min(wanted, bytes{held});
-      held -= given.count;
-      of.release(given);
-      return given;
+      require(!gone, "it is asked, and gone");
+      held -= wanted.count;
+      of.release(wanted);
+      require(!gone, "it has gone while it was asked");
+      return wanted;
     }
     share share_held() const override { return {.surplus = 1_MiB * held.load()}; }
     memory_budget& of;
     base::atomic<std::uint64_t> held;
+    base::atomic<bool> gone{false};
   };
+  memory_budget budget_{"budget", {.limit = 100_B}};
   cache rich_{budget_, 100};
   cache poor_{budget_, 0};
 };
 
-TEST(BudgetTicketSchedTest, WhoMeetsAReclaimerThatIsEvenedOutIsServed) {
-  const search_report report = explore<evener_before_waiter>({.preemptions = 2});
+TEST(BudgetTicketSchedTest, CacheDoesNotGoWhileItIsAskedForItsShare) {
+  const search_report report = explore<leaver_beside_evener>({.preemptions = 2});
   EXPECT_TRUE(has_no_failure(report));
   EXPECT_TRUE(report.exhausted);
 }
 
-TEST(BudgetTicketSchedTest, EvenerThatTellsNobodyIsCaught) {
-  EXPECT_TRUE(mutant_is_killed<evener_before_waiter>(mutant::rest_brings_no_hope));
+TEST(BudgetTicketSchedTest, LeaverThatDoesNotWaitIsCaught) {
+  EXPECT_TRUE(mutant_is_killed<leaver_beside_evener>(mutant::rest_not_awaited));
 }
 
 }  // namespace

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <larder/memory_budget.h>
+
+namespace larder::budget {
+
+// One that grows at others' cost, and gives for others that do. `source.share_held()` says what it holds, and
+// `source.reclaim(wanted)` gives at most so much of what it needs least: at once, at little cost, waiting for nobody.
+// Beside what it is as a reclaimer, and under another address.
+void add_shareholder(memory_budget& node, reclaimer& source);
+// Returns once it is not being asked and never will be again.
+void remove_shareholder(memory_budget& node, const reclaimer& source);
+
+// For the shareholder `mine`, which finds no room for `least` below the high marks on its way: has those that hold more
+// by weight give, the richest first, as far as that makes the shares more even, `wanted` in multiples of `least`.
+// Returns what was given; it may be another's by then. Nothing inside a reclaimer, nor while somebody waits for memory.
+bytes even_out(const memory_budget& node, const reclaimer& mine, bytes least, bytes wanted);
+
+}  // namespace larder::budget
