@@ -198,7 +198,7 @@ class LARDER_API page_cache {
 
   page_cache_stats stats() const;
   // Checks the cache's laws (cache_core.cc) and dies on the first that is broken. Nobody else works in the cache; the
-  // page daemon, and others who wait for memory of the budget, get none from this cache meanwhile.
+  // page daemon, others who wait for memory of the budget, and other caches get none from this one meanwhile.
   void audit() const;
 
  private:

@@ -7,9 +7,9 @@
 //
 //   step = (share(giver) − share(taker)) × w(giver) × w(taker) / (w(giver) + w(taker)),   share = surplus / weight
 //
-// Neither asks for more, nor gives more than it was asked for, though its pages are large: so no step turns the order
-// of the two round, and they do not give a page each in turn. One that has nothing to give (its pages are dirty, pinned
-// or in use) is passed over, and the next richest asked.
+// Neither asks for more, nor for what it could make no use of, nor gives more than it was asked for, though its pages
+// are large: so no step turns the order of the two round, and they do not give a page each in turn. One that has
+// nothing to give (its pages are dirty, pinned or in use) is passed over, and the next richest asked.
 //
 // Those who give for this are kept in a list beside that of the reclaimers: who waits for memory, and the page daemon,
 // do not meet one that is busy with it.
@@ -38,7 +38,7 @@ reclaim_step richest_beside(const tree& in, const memory_budget* node, const rec
     richest = entry;
     largest = its;
   }
-  if (richest == nullptr || richest->busy) return {};
+  if (richest == nullptr || richest->busy || richest->rest_waiter != nullptr) return {};
   const double theirs = std::max<std::uint32_t>(largest.weight, 1);
   const double its_own = std::max<std::uint32_t>(held.weight, 1);
   const double step = (by_weight(largest) - by_weight(held)) * theirs * its_own / (theirs + its_own);
@@ -68,7 +68,7 @@ void remove_shareholder(memory_budget& node, const reclaimer& source) {
   delete entry;
 }
 
-bytes even_out(const memory_budget& node, const reclaimer& mine, bytes least, bytes wanted) {
+bytes even_out(const memory_budget& node, const reclaimer& mine, growth_wish wish) {
   if (os::parker::current().reclaiming) return {};
   tree& in = *state_of(node).tree;
   base::unique_lock locked(in.guard);
@@ -76,24 +76,25 @@ bytes even_out(const memory_budget& node, const reclaimer& mine, bytes least, by
   for (const memory_budget* each = &node; each != nullptr; each = each->parent()) {
     const node_state& at = state_of(*each);
     if (at.blocked_here.load() != 0) return {};  // what becomes free is theirs who wait
+    const bytes room = at.room_to_mark();
+    if (room < wish.least && at.beyond_mark() >= wish.wanted) return {};  // nothing would be left of it
     if (full != nullptr) continue;
-    const bytes left = at.spare_left();
-    if (left < least) {
+    if (room < wish.least) {
       full = each;
     } else {
-      wanted = std::min(wanted, left);
+      wish.wanted = std::min(wish.wanted, room);
     }
   }
   if (full == nullptr) return {};
   bytes given;
   const std::uint64_t round = in.begin_round();
-  while (given < wanted) {
+  while (given < wish.wanted) {
     const auto [richest, most, met_busy] = richest_beside(in, full, mine, given, round);
-    const bytes step = least * (std::min(most, wanted - given) / least);
+    const bytes step = wish.grain * (std::min(most, wish.wanted - given) / wish.grain);
     if (richest == nullptr || step.count == 0) break;
     const bytes got = ask(locked, *richest, step);
     given += got;
-    if (got < step) richest->dry_in_round = std::max(richest->dry_in_round, round);
+    if (got == bytes{}) richest->dry_in_round = std::max(richest->dry_in_round, round);
   }
   return given;
 }

@@ -13,8 +13,14 @@ void add_shareholder(memory_budget& node, reclaimer& source);
 void remove_shareholder(memory_budget& node, const reclaimer& source);
 
 // For the shareholder `mine`, which finds no room for `least` below the high marks on its way: has those that hold more
-// by weight give, the richest first, as far as that makes the shares more even, `wanted` in multiples of `least`.
-// Returns what was given; it may be another's by then. Nothing inside a reclaimer, nor while somebody waits for memory.
-bytes even_out(const memory_budget& node, const reclaimer& mine, bytes least, bytes wanted);
+// by weight give, the richest first, up to `wanted`, as far as that makes the shares more even. They are asked for
+// multiples of `grain`, of which `mine` can make use. Returns what was given; it may be another's by then. Nothing
+// inside a reclaimer, nor while somebody waits for memory.
+struct growth_wish {
+  bytes least;
+  bytes grain;
+  bytes wanted;
+};
+bytes even_out(const memory_budget& node, const reclaimer& mine, growth_wish wish);
 
 }  // namespace larder::budget

@@ -36,7 +36,7 @@ class holder final : public reclaimer {
 
   // What others give for it is its own at once.
   bytes grow(bytes least = 4_KiB) {
-    const bytes given = budget::even_out(budget_, *this, least, most_);
+    const bytes given = budget::even_out(budget_, *this, {.least = least, .grain = least, .wanted = most_});
     EXPECT_LE(given, most_);
     EXPECT_TRUE(given == bytes{} || budget_.try_charge(given));
     held += given;
@@ -88,6 +88,18 @@ TEST(EvenOutTest, RoomEndsAtTheHighMark) {
   EXPECT_EQ(grows.grow(8_KiB), 64_KiB);
 }
 
+// What would be given only brings the use back to the mark.
+TEST(EvenOutTest, NobodyGivesInVain) {
+  memory_budget budget("budget", {.limit = 4_MiB, .high_mark_percent = 75, .low_mark_percent = 75});
+  holder rich(budget, 2_MiB);
+  holder grows(budget, 512_KiB);
+  const budget_charge others(budget, 512_KiB + 64_KiB);
+  ASSERT_TRUE(budget.try_charge(others.amount()));
+  EXPECT_EQ(budget::even_out(budget, grows, {.least = 4_KiB, .grain = 4_KiB, .wanted = 64_KiB}), 0_KiB);
+  EXPECT_EQ(rich.asked, 0U);
+  EXPECT_EQ(budget::even_out(budget, grows, {.least = 4_KiB, .grain = 4_KiB, .wanted = 128_KiB}), 128_KiB);
+}
+
 TEST(EvenOutTest, NobodyGivesToOneThatHasMore) {
   memory_budget budget("budget", {.limit = 4_MiB});
   holder poor(budget, 1_MiB);
@@ -132,7 +144,7 @@ TEST(EvenOutTest, OneThatHasNothingToGiveIsPassedOver) {
   holder next(budget, 1_MiB + 512_KiB);
   holder grows(budget, 512_KiB);
   EXPECT_EQ(grows.grow(), 64_KiB);
-  EXPECT_EQ(rich.asked, 1U);
+  EXPECT_EQ(rich.held, rich.keeps);
   EXPECT_EQ(next.asked, 1U);
   EXPECT_EQ(next.held, 1_MiB + 512_KiB - 44_KiB);
 }
@@ -171,7 +183,7 @@ TEST(EvenOutTest, NobodyGivesToOneThatIsAskedItself) {
   holder rich(budget, 3_MiB);
   holder grows(budget, 1_MiB);
   rich.when_asked = [&] { EXPECT_EQ(grows.grow(), 0_KiB); };
-  EXPECT_EQ(budget::even_out(budget, grows, 4_KiB, 64_KiB), 64_KiB);
+  EXPECT_EQ(budget::even_out(budget, grows, {.least = 4_KiB, .grain = 4_KiB, .wanted = 64_KiB}), 64_KiB);
   EXPECT_EQ(rich.asked, 1U);
 }
 

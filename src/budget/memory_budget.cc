@@ -230,8 +230,10 @@ memory_budget::~memory_budget() {
                static_cast<unsigned long long>(used().count));
   {
     const base::lock locked(state_->tree->guard);
-    for (auto* entry = state_->tree->entries.front(); entry != nullptr; entry = state_->tree->entries.after(*entry)) {
-      LARDER_CHECK(entry->node != this, "budget \"%s\" destroyed while a reclaimer is registered", name().c_str());
+    for (const auto* list : {&state_->tree->entries, &state_->tree->shareholders}) {
+      for (auto* entry = list->front(); entry != nullptr; entry = list->after(*entry)) {
+        LARDER_CHECK(entry->node != this, "budget \"%s\" destroyed while a reclaimer is registered", name().c_str());
+      }
     }
     LARDER_CHECK(!state_->cut, "budget \"%s\" destroyed while its limit comes down, though nothing is charged",
                  name().c_str());

@@ -109,11 +109,15 @@ struct node_state final : budget_node {
 
   // With what is withheld, up to the high mark.
   bytes spare() const { return {high_mark.load(base::memory_order_relaxed)}; }
-  // How much try_charge_spare would find here.
-  bytes spare_left() const {
-    const bytes most = std::min(spare(), open());
+  // How much try_charge_spare would find here; and how far the use is past that.
+  bytes most_spare() const { return std::min(spare(), open()); }
+  bytes room_to_mark() const {
     const bytes now{occupied.load(base::memory_order_relaxed)};
-    return now < most ? most - now : bytes{};
+    return now < most_spare() ? most_spare() - now : bytes{};
+  }
+  bytes beyond_mark() const {
+    const bytes now{occupied.load(base::memory_order_relaxed)};
+    return most_spare() < now ? now - most_spare() : bytes{};
   }
 
   struct usage {

@@ -127,8 +127,11 @@ cache_core::~cache_core() {
 
 // What the budget has been charged for this cache, but for its files, when nobody is at work.
 bytes cache_core::charged() const {
-  return fixed_charge_ + bytes{arena_.page_length()} * owned_in(supply_.load()) +
-         bytes{page_size} * (arena_.metadata_pages() - 1);
+  return charged_beside_pages() + bytes{arena_.page_length()} * owned_in(supply_.load());
+}
+
+bytes cache_core::charged_beside_pages() const {
+  return fixed_charge_ + bytes{page_size} * (arena_.metadata_pages() - 1);
 }
 
 result<file*> cache_core::open(backing& source) {
@@ -176,7 +179,7 @@ void cache_core::describe(memory_account& into) const {
   const bytes page{arena_.page_length()};
   into.dirty_pages += page * newer;
   into.clean_pages += page * (owned - newer);
-  into.metadata += charged() - page * owned + file_charge * files_open_.load();
+  into.metadata += charged_beside_pages() + file_charge * files_open_.load();
 }
 
 void cache_core::report(const base::stat_visitor& show) const {
@@ -201,7 +204,7 @@ void cache_core::report(const base::stat_visitor& show) const {
 }
 
 void cache_core::audit() const {
-  // The page daemon comes unbidden, and others of the budget's users when they wait.
+  // The page daemon comes unbidden, and so do others of the budget's users when they wait or miss.
   const budget::reclaimer_pause clean(budget_, gives_clean_pages_);
   const budget::reclaimer_pause any(budget_, gives_any_page_);
   const budget::reclaimer_pause share(budget_, gives_share_);

@@ -22,8 +22,8 @@ inline constexpr state_word never_full = state_word{1} << 63;
 // Most pages in one read of a backing, or looked at together: at least 128 KiB, past which one call's cost no longer
 // shows, and whose vectors are at home on the smallest stack.
 inline constexpr std::size_t batch_pages_max = 32;
-// How many frames a look at the others' shares may bring, and how many misses without room to grow pass before it: as
-// many, so that it costs little beside the reads and a cache gets its share as fast as it misses.
+// How many frames a look at the others' shares may bring, and how many misses without room to grow pass at least before
+// it: so that it costs little beside the reads.
 inline constexpr std::uint32_t even_out_pages = 16;
 
 // The cache without its faces: frames, the table, eviction, admission, write-back. The theory is in cache_core.cc; the
@@ -134,6 +134,7 @@ class cache_core final : budget::describer {
   cache_core(std::string_view name, memory_budget& budget, std::uint32_t floor);
   result<void> build(std::uint32_t capacity, const page_cache::options& chosen);
   bytes charged() const;
+  bytes charged_beside_pages() const;
   void report(const base::stat_visitor& show) const;
 
   std::uint32_t take_credits(std::uint32_t pages_min, std::uint32_t pages_max);
@@ -163,6 +164,7 @@ class cache_core final : budget::describer {
   result<frame*> obtain_frame();
   frame* scan_clean(std::uint64_t& looks);
   bool give_back(frame& surplus);
+  void keep_owned();
   frame* surplus_frame(bool any_page);
   bool shrink_supply();
   bool enter_frame_waiters(waiter& self);
@@ -235,7 +237,10 @@ class cache_core final : budget::describer {
   std::unique_ptr<eviction> queue_;   // set by build; what it holds is guarded by queue_guard_
   frame_index free_head_ = no_frame;  // owned frames without a page, through queue_next; guarded by queue_guard_
   std::uint32_t free_count_ = 0;      // guarded by queue_guard_
-  std::uint32_t tight_misses_ = 0;    // without room to grow, since even_out; guarded by queue_guard_
+  std::uint32_t tight_misses_ = 0;    // without room to grow, since even_out; guarded by queue_guard_, as the next
+  std::uint32_t tight_misses_most_ = even_out_pages;  // then others' shares are looked at
+  std::uint32_t share_looks_ = 16;  // that give_share has for each page it is to give; guarded by queue_guard_
+  std::uint32_t giving_ = 0;        // calls of give_share; guarded by queue_guard_
 
   // Guards the two queues of waiters, for credits and for something to become evictable; nested in nothing.
   mutable base::mutex waiters_guard_{base::lock_rank::page_wait};

@@ -149,10 +149,61 @@ TEST(FairCachesTest, TwoBusyOnesTakeNothingFromEachOtherOnceTheyAreEven) {
   }
 }
 
+// Where a page of metadata is due as well, less than both is of no use: 68 KiB for the next frame, of which 64 are
+// given.
+TEST(FairCachesTest, WhatTheOtherCannotUseIsNotGiven) {
+  memory_budget budget("test", {.limit = 8_MiB + bytes{100 << 10}});
+  const auto make = [&](const char* name, bytes limit) {
+    return *page_cache::create(
+        name, {.budget = &budget, .guaranteed_pages = 1, .limit = limit, .page_size = 64_KiB, .read_ahead = {}});
+  };
+  auto first = make("first", 64_KiB * 66);
+  auto second = make("second", unlimited);
+  test_disk disk((64_MiB).count);
+  auto file = *first->open(disk);
+  auto other = *second->open(disk);
+  std::mt19937_64 random(1);
+  for (int times = 0; times < 500; ++times) value_at(*file, random() % (64_MiB).count);
+  EXPECT_EQ(first->stats().pages_owned, 66U);
+  const auto work = [&] {
+    for (int times = 0; times < 3000; ++times) {
+      value_at(*other, random() % (64_MiB).count);
+      value_at(*file, random() % (64_MiB).count);
+    }
+  };
+  work();
+  const std::uint64_t reclaimed = first->stats().pages_reclaimed + second->stats().pages_reclaimed;
+  work();
+  EXPECT_EQ(first->stats().pages_reclaimed + second->stats().pages_reclaimed, reclaimed);
+}
+
+// The pages that the policy would take first are all dirty, and more than it looks at in one call.
+TEST(FairCachesTest, DirtyOnesInFrontDoNotKeepWhatIsBehindThem) {
+  for (const eviction_policy policy : eviction_policies) {
+    memory_budget budget("test", {.limit = 32_MiB});
+    test_disk disk(9000 * page);
+    auto idle = *page_cache::create(
+        "idle", {.budget = &budget, .guaranteed_pages = 16, .policy = policy, .read_ahead = {}, .dirty_percent = 100});
+    auto file = *idle->open(disk);
+    for (std::uint64_t number = 0; number < 600; ++number) ASSERT_TRUE(file->write(number * page, filled(page, 1)));
+    for (std::uint64_t number = 600; number < 7000; ++number) value_at(*file, number * page);
+    const std::uint32_t before = idle->stats().pages_owned;
+    auto busy = *page_cache::create("busy", {.budget = &budget, .guaranteed_pages = 16, .read_ahead = {}});
+    test_disk other_disk(9000 * page);
+    auto other = *busy->open(other_disk);
+    for (std::uint64_t number = 0; number < 9000; ++number) value_at(*other, number * page);
+    EXPECT_LT(idle->stats().pages_owned, before - 1000) << name_of(policy);
+    EXPECT_GT(busy->stats().pages_owned, 1000U) << name_of(policy);
+    ASSERT_TRUE(file->flush());
+  }
+}
+
 TEST(FairCachesTest, CachesComeAndGoWhileOthersTakeTheirShares) {
   memory_budget budget("test", {.limit = 2_MiB});
   {
     std::vector<std::thread> threads;
+    base::atomic<int> lives{0};
+    base::atomic<std::uint64_t> taken{0};
     for (unsigned number = 0; number < 3; ++number) {
       threads.emplace_back([&, number] {
         std::mt19937_64 random(number);
@@ -160,7 +211,9 @@ TEST(FairCachesTest, CachesComeAndGoWhileOthersTakeTheirShares) {
           auto made = page_cache::create("brief", {.budget = &budget, .guaranteed_pages = 4, .weight = 1 + number});
           if (!made) continue;  // the others have it all for now
           test_disk disk(400 * page);
-          auto file = *(*made)->open(disk);
+          auto opened = (*made)->open(disk);
+          if (!opened) continue;
+          auto file = *std::move(opened);
           for (int round = 0; round < 400; ++round) {
             const std::uint64_t offset = random() % 400 * page;
             if (random() % 8 == 0) {
@@ -172,10 +225,14 @@ TEST(FairCachesTest, CachesComeAndGoWhileOthersTakeTheirShares) {
           }
           (*made)->audit();
           EXPECT_TRUE(file->flush());
+          ++lives;
+          taken += (*made)->stats().pages_reclaimed;
         }
       });
     }
     for (std::thread& each : threads) each.join();
+    EXPECT_GT(lives, 20);
+    EXPECT_GT(taken, 0U);
   }
   budget.audit();
   EXPECT_EQ(budget.used(), 0_KiB);

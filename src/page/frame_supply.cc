@@ -53,9 +53,10 @@ namespace {
 constexpr std::uint32_t following_looks_max = 64;
 constexpr std::uint32_t following_share = 8;
 
-// How often a cache that is asked for its share looks at a page, for each that it is to give. One that was at work has
-// marked all its pages, and gives once its hand has been round.
-constexpr std::uint64_t share_looks_each = 16;
+// How many misses pass at most between looks at the others' shares: twice as many after each that brought nothing.
+constexpr std::uint32_t even_out_misses_max = 8 * even_out_pages;
+// How often a cache that is asked for its share looks at a page at first, for each that it is to give.
+constexpr std::uint32_t share_looks_min = 16;
 
 }  // namespace
 
@@ -70,6 +71,7 @@ frame* cache_core::take_free() {
 
 frame* cache_core::grow(growth why) {
   if (arena_.not_taken() == 0) return nullptr;
+  if (giving_ > 0 && why == growth::spare) return nullptr;  // it would take back what it gives
   const bytes cost = arena_.cost_of(1);
   if (!(why == growth::spare ? budget_.try_charge_spare(cost) : budget_.try_charge(cost))) return nullptr;
   frame& taken = arena_.take();
@@ -183,7 +185,7 @@ void cache_core::put_free(frame& unneeded) {
 
 // With queue_guard_ held: a miss has found no room to grow.
 bool cache_core::is_to_even_out() {
-  if (arena_.not_taken() == 0 || ++tight_misses_ < even_out_pages) return false;
+  if (arena_.not_taken() == 0 || ++tight_misses_ < tight_misses_most_) return false;
   tight_misses_ = 0;
   return true;
 }
@@ -191,13 +193,18 @@ bool cache_core::is_to_even_out() {
 // Grows by what other caches have beyond their share.
 void cache_core::even_out() {
   const bytes page{arena_.page_length()};
-  bytes cost;  // now and then with a page of metadata
+  budget::growth_wish wish;
+  std::uint32_t most = 0;
   {
     const base::lock locked(queue_guard_);
-    cost = arena_.cost_of(1);
+    most = std::min(even_out_pages, arena_.not_taken());
+    if (most == 0) return;
+    wish.least = arena_.cost_of(1);
+    wish.grain = wish.least > page ? page * 2 : page;  // if a page of metadata is due too
+    wish.wanted = arena_.cost_of(most);
   }
-  const bytes given = budget::even_out(budget_, gives_share_, cost, cost * even_out_pages);
-  for (bytes left = given; left >= page; left -= page) {
+  const bytes given = budget::even_out(budget_, gives_share_, wish);
+  for (bytes left = given; most > 0 && left >= page; left -= page, --most) {
     frame* grown = nullptr;
     {
       const base::lock locked(queue_guard_);
@@ -207,6 +214,8 @@ void cache_core::even_out() {
     put_free(*grown);
     wake_admission();
   }
+  const base::lock locked(queue_guard_);
+  tight_misses_most_ = given.count > 0 ? even_out_pages : std::min(2 * tight_misses_most_, even_out_misses_max);
 }
 
 // A frame for who has an unused credit.
@@ -369,12 +378,25 @@ bool cache_core::give_back(frame& surplus) {
   return true;
 }
 
-// What the eviction policy would take next, and no more looks at it than that takes: a cache that uses all it has gives
-// little.
+// Out of `owned` already, but there was nothing to give.
+void cache_core::keep_owned() {
+  supply_.fetch_add(one_owned);
+  wake_admission();
+  budget_.note_reclaimable();  // who looked meanwhile saw one less
+}
+
+// What the eviction policy would take next, in a bounded number of looks at it: a cache that uses all it has gives
+// little. A hand that begins anew each time (LRU, S3-FIFO) may meet the same dirty pages again, so who gave less than
+// half looks twice as often at its next call.
 bytes cache_core::give_share(bytes wanted) {
   const bytes page{arena_.page_length()};
-  std::uint64_t looks = share_looks_each * (wanted / page);
   bytes given;
+  std::uint64_t looks = 0;
+  {
+    const base::lock locked(queue_guard_);
+    ++giving_;
+    looks = share_looks_ * (wanted / page);
+  }
   while (given + page <= wanted && shrink_supply()) {
     frame* surplus = nullptr;
     {
@@ -382,14 +404,14 @@ bytes cache_core::give_share(bytes wanted) {
       surplus = take_free();
       if (surplus == nullptr) surplus = scan_clean(looks);
     }
-    if (surplus == nullptr) {
-      supply_.fetch_add(one_owned);
-      wake_admission();
-      break;
-    }
-    if (!give_back(*surplus)) break;
+    if (surplus == nullptr) keep_owned();
+    if (surplus == nullptr || !give_back(*surplus)) break;
     given += page;
   }
+  const base::lock locked(queue_guard_);
+  --giving_;
+  share_looks_ = given * 2 >= wanted ? std::max(share_looks_ / 2, share_looks_min)
+                                     : std::min(2 * share_looks_, std::max(queue_->size(), share_looks_min));
   return given;
 }
 
@@ -403,8 +425,12 @@ bytes cache_core::reclaim(bytes wanted, bool any_page) {
       surplus = surplus_frame(any_page);
     }
     if (surplus == nullptr) {
-      supply_.fetch_add(one_owned);
-      wake_admission();
+      if (any_page) {  // it is told of the next that can go
+        supply_.fetch_add(one_owned);
+        wake_admission();
+      } else {
+        keep_owned();
+      }
       break;
     }
     if (!give_back(*surplus)) break;

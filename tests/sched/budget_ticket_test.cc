@@ -349,7 +349,7 @@ class leaver_beside_evener : public scenario {
     require(budget_.try_charge(100_B), "an empty budget had no room");
     budget::add_shareholder(budget_, poor_);
     budget::add_shareholder(budget_, rich_);
-    thread("evener", [this] { budget::even_out(budget_, poor_, 10_B, 20_B); });
+    thread("evener", [this] { budget::even_out(budget_, poor_, {.least = 10_B, .grain = 10_B, .wanted = 20_B}); });
     thread("leaver", [this] {
       budget::remove_shareholder(budget_, rich_);
       rich_.gone = true;
