@@ -236,7 +236,7 @@ TEST_F(ManyWritesTest, TasksWithMoreWritesThanTheRingHasRoom) {
   std::vector<task> tasks;
   for (std::size_t first = 0; first < writes.size(); first += 8) {
     tasks.push_back((*started)->spawn([&, first] {
-      EXPECT_EQ(disk->writes_at_once(), 32U);
+      EXPECT_EQ(disk->writes_at_once(), 16U);
       disk->write_many(std::span(writes).subspan(first, std::min<std::size_t>(8, writes.size() - first)));
     }));
   }

@@ -382,7 +382,6 @@ bool cache_core::give_back(frame& surplus) {
 void cache_core::keep_owned() {
   supply_.fetch_add(one_owned);
   wake_admission();
-  budget_.note_reclaimable();  // who looked meanwhile saw one less
 }
 
 // What the eviction policy would take next, in a bounded number of looks at it: a cache that uses all it has gives
@@ -404,8 +403,14 @@ bytes cache_core::give_share(bytes wanted) {
       surplus = take_free();
       if (surplus == nullptr) surplus = scan_clean(looks);
     }
-    if (surplus == nullptr) keep_owned();
-    if (surplus == nullptr || !give_back(*surplus)) break;
+    if (surplus == nullptr) {
+      keep_owned();
+      // A reclaimer that looked meanwhile saw one less. (Those do not say so themselves: they would never come to
+      // rest.)
+      budget_.note_reclaimable();
+      break;
+    }
+    if (!give_back(*surplus)) break;
     given += page;
   }
   const base::lock locked(queue_guard_);
@@ -424,16 +429,8 @@ bytes cache_core::reclaim(bytes wanted, bool any_page) {
       attention_.fetch_or(reclaim_missed);
       surplus = surplus_frame(any_page);
     }
-    if (surplus == nullptr) {
-      if (any_page) {  // it is told of the next that can go
-        supply_.fetch_add(one_owned);
-        wake_admission();
-      } else {
-        keep_owned();
-      }
-      break;
-    }
-    if (!give_back(*surplus)) break;
+    if (surplus == nullptr) keep_owned();
+    if (surplus == nullptr || !give_back(*surplus)) break;
     given += page;
   }
   return given;

@@ -190,8 +190,8 @@ void cache_core::limit_dirty(file& owner) {
 }
 
 // Those that are dirty still and nobody has pinned, with their neighbours. An error is the next flush's to report: it
-// will try again. Here the rest would only fail likewise.
-void cache_core::write_each(file& owner, std::span<const std::uint64_t> numbers) {
+// will try again. Here the rest would only fail likewise. Not inlined: a caller's stack has room for one batch.
+[[gnu::noinline]] void cache_core::write_each(file& owner, std::span<const std::uint64_t> numbers) {
   while (!numbers.empty()) {
     write_batch batch(*this, owner);
     numbers = batch.gather(numbers, false, [](std::uint64_t) {});

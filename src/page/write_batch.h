@@ -14,8 +14,9 @@ namespace larder::page {
 // Most pages that are written together. Twice as many as are read, for who writes from end to end waits for each batch
 // in turn.
 inline constexpr std::size_t write_pages_max = 64;
-// Most writes that are made at once, where the backing does more than one: most devices are no faster with more.
-inline constexpr std::size_t write_runs_max = 32;
+// Most writes that are made at once, where the backing does more than one. Few devices are much faster with more, and a
+// batch is at home on the smallest stack.
+inline constexpr std::size_t write_runs_max = 16;
 
 // Pages of a file that are written together, in runs of neighbours. Begun with `writing`, which others may wait for; so
 // whoever has a batch waits for nobody before it is written. Keeps the file.

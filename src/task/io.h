@@ -17,7 +17,7 @@ result<void> read_vectors(int file, std::span<const iovec> into, std::uint64_t o
 result<void> write_vectors(int file, std::span<const iovec> from, std::uint64_t offset);
 // Several writes, which a task has under way at once, as far as its worker's ring has room; a plain thread makes one
 // after the other. No more than this many.
-inline constexpr std::size_t writes_at_once_max = 32;
+inline constexpr std::size_t writes_at_once_max = 16;
 struct file_write {
   int file = -1;
   std::span<const iovec> from;
