@@ -17,7 +17,6 @@
 
 #include <algorithm>
 
-#include "base/check.h"
 #include "budget/reclaim.h"
 
 namespace larder::budget {
@@ -58,14 +57,7 @@ void add_shareholder(memory_budget& node, reclaimer& source) {
 }
 
 void remove_shareholder(memory_budget& node, const reclaimer& source) {
-  tree& in = *state_of(node).tree;
-  base::unique_lock locked(in.guard);
-  reclaimer_entry* entry = entry_at_rest(in.shareholders, locked, source);
-  LARDER_CHECK(entry != nullptr, "budget \"%s\": remove_shareholder of one that is not registered",
-               node.name().c_str());
-  base::intrusive_list<reclaimer_entry>::remove(*entry);
-  locked.unlock();
-  delete entry;
+  remove_entry(node, state_of(node).tree->shareholders, source, "remove_shareholder");
 }
 
 bytes even_out(const memory_budget& node, const reclaimer& mine, growth_wish wish) {

@@ -263,7 +263,7 @@ bool memory_budget::try_charge(bytes amount) {
 }
 
 bool memory_budget::try_charge_spare(bytes amount) {
-  return try_charge_up_to(amount, [](budget::node_state& at) { return std::min(at.spare(), at.open()); });
+  return try_charge_up_to(amount, [](budget::node_state& at) { return at.spare(); });
 }
 
 template <typename Most>

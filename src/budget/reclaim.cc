@@ -76,11 +76,15 @@ void memory_budget::add_reclaimer(reclaimer& source, reclaim_stage stage) {
 }
 
 void memory_budget::remove_reclaimer(reclaimer& source) {
-  budget::tree& tree = *state_->tree;
-  base::unique_lock locked(tree.guard);
-  budget::reclaimer_entry* entry = budget::entry_at_rest(tree.entries, locked, source);
-  LARDER_CHECK(entry != nullptr, "budget \"%s\": remove_reclaimer of one that is not registered", name().c_str());
-  base::intrusive_list<budget::reclaimer_entry>::remove(*entry);
+  budget::remove_entry(*this, state_->tree->entries, source, "remove_reclaimer");
+}
+
+void budget::remove_entry(memory_budget& node, const base::intrusive_list<reclaimer_entry>& list,
+                          const reclaimer& source, const char* call) {
+  base::unique_lock locked(state_of(node).tree->guard);
+  reclaimer_entry* entry = entry_at_rest(list, locked, source);
+  LARDER_CHECK(entry != nullptr, "budget \"%s\": %s of one that is not registered", node.name().c_str(), call);
+  base::intrusive_list<reclaimer_entry>::remove(*entry);
   locked.unlock();
   delete entry;
 }

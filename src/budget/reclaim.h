@@ -51,6 +51,10 @@ reclaimed reclaim_within(tree& in, base::unique_lock& locked, const memory_budge
 // it waits.
 reclaimer_entry* entry_at_rest(const base::intrusive_list<reclaimer_entry>& list, base::unique_lock& locked,
                                const reclaimer& source);
+// Takes the entry of `source` out of a list of `node`'s tree, once nobody is inside it; `call` is whose misuse it is if
+// there is none.
+void remove_entry(memory_budget& node, const base::intrusive_list<reclaimer_entry>& list, const reclaimer& source,
+                  const char* call);
 
 // While it lives, `source` is not asked: waits for the end of a call in progress, and others pass it over then. For who
 // has to find it at rest, though the page daemon, waiters of the same tree and other shareholders come unbidden. One at

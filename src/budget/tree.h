@@ -107,17 +107,16 @@ struct node_state final : budget_node {
   // The most that can ever be charged by who may not use the reserve. Relaxed: as above, or under the tree's mutex.
   bytes open_limit() const { return bytes{wanted_limit.load(base::memory_order_relaxed)} - reserve; }
 
-  // With what is withheld, up to the high mark.
-  bytes spare() const { return {high_mark.load(base::memory_order_relaxed)}; }
-  // How much try_charge_spare would find here; and how far the use is past that.
-  bytes most_spare() const { return std::min(spare(), open()); }
+  // The same for what is only useful to have: up to the high mark.
+  bytes spare() const { return std::min(bytes{high_mark.load(base::memory_order_relaxed)}, open()); }
+  // How much there is to that; and how far the use is past it.
   bytes room_to_mark() const {
     const bytes now{occupied.load(base::memory_order_relaxed)};
-    return now < most_spare() ? most_spare() - now : bytes{};
+    return now < spare() ? spare() - now : bytes{};
   }
   bytes beyond_mark() const {
     const bytes now{occupied.load(base::memory_order_relaxed)};
-    return most_spare() < now ? now - most_spare() : bytes{};
+    return spare() < now ? now - spare() : bytes{};
   }
 
   struct usage {

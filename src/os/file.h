@@ -70,6 +70,13 @@ result<void> replace_file(const std::string& path, std::string_view contents);
 // Whether `replace_file` may begin; leaves nothing behind.
 result<void> check_replaceable(const std::string& path);
 
+// How many bytes all of the vectors hold.
+inline std::uint64_t length_of(std::span<const iovec> vectors) {
+  std::uint64_t sum = 0;
+  for (const iovec& each : vectors) sum += each.iov_len;
+  return sum;
+}
+
 // Whole vectors, at the offset, on the calling thread; short transfers are continued. Reading past the end gives zeros.
 result<void> read_at(int file, std::span<const iovec> into, std::uint64_t offset);
 result<void> write_at(int file, std::span<const iovec> from, std::uint64_t offset);

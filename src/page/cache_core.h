@@ -25,6 +25,8 @@ inline constexpr std::size_t batch_pages_max = 32;
 // How many frames a look at the others' shares may bring, and how many misses without room to grow pass at least before
 // it: so that it costs little beside the reads.
 inline constexpr std::uint32_t even_out_pages = 16;
+// How often a cache that is asked for its share looks at a page at least, for each that it is to give.
+inline constexpr std::uint32_t share_looks_min = 16;
 
 // The cache without its faces: frames, the table, eviction, admission, write-back. The theory is in cache_core.cc; the
 // implementation has a file for each of the headings below.
@@ -164,7 +166,8 @@ class cache_core final : budget::describer {
   result<frame*> obtain_frame();
   frame* scan_clean(std::uint64_t& looks);
   bool give_back(frame& surplus);
-  void keep_owned();
+  template <typename Find>
+  std::uint64_t give_frames(std::uint64_t most, Find surplus);
   frame* surplus_frame(bool any_page);
   bool shrink_supply();
   bool enter_frame_waiters(waiter& self);
@@ -185,6 +188,7 @@ class cache_core final : budget::describer {
   frame* link_or_find(file& owner, std::uint64_t number, frame*& spare);
 
   bool begin_write(frame& page, bool pinned_too);
+  class file_hold;
   struct write_batch;
   frame* begin_write_at(file& owner, std::uint64_t number, bool pinned_too);
   result<void> write_back(frame& begun);
@@ -239,8 +243,9 @@ class cache_core final : budget::describer {
   std::uint32_t free_count_ = 0;      // guarded by queue_guard_
   std::uint32_t tight_misses_ = 0;    // without room to grow, since even_out; guarded by queue_guard_, as the next
   std::uint32_t tight_misses_most_ = even_out_pages;  // then others' shares are looked at
-  std::uint32_t share_looks_ = 16;  // that give_share has for each page it is to give; guarded by queue_guard_
-  std::uint32_t giving_ = 0;        // calls of give_share; guarded by queue_guard_
+  std::uint32_t share_looks_ =
+      share_looks_min;        // that give_share has for each page it is to give; guarded by queue_guard_
+  std::uint32_t giving_ = 0;  // calls of give_share; guarded by queue_guard_
 
   // Guards the two queues of waiters, for credits and for something to become evictable; nested in nothing.
   mutable base::mutex waiters_guard_{base::lock_rank::page_wait};

@@ -11,23 +11,15 @@ namespace larder::page {
 namespace {
 
 // Calls back while a page is being written.
-class watched_disk final : public backing {
+class watched_disk final : public test_disk {
  public:
-  explicit watched_disk(std::uint64_t size) : disk_(size) {}
-  bytes size() const override { return disk_.size(); }
-  result<void> read(std::span<const iovec> into, std::uint64_t offset) override { return disk_.read(into, offset); }
+  using test_disk::test_disk;
   result<void> write(std::span<const iovec> from, std::uint64_t offset) override {
     if (on_write) on_write();
-    return disk_.write(from, offset);
+    return test_disk::write(from, offset);
   }
-  result<void> discard(std::uint64_t offset, bytes length) override { return disk_.discard(offset, length); }
-  result<void> zero(std::uint64_t offset, bytes length) override { return disk_.zero(offset, length); }
-  result<void> flush() override { return disk_.flush(); }
 
   std::function<void()> on_write;
-
- private:
-  test_disk disk_;
 };
 
 class DirtyVictimTest : public page_cache_test, public ::testing::WithParamInterface<eviction_policy> {

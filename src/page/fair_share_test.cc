@@ -120,6 +120,18 @@ TEST(FairCachesTest, DirtyPagesOfTheRichestDoNotKeepABusyOnePoor) {
   }
 }
 
+std::uint64_t pages_reclaimed(const page_cache& first, const page_cache& second) {
+  return first.stats().pages_reclaimed + second.stats().pages_reclaimed;
+}
+
+// Reads both at random, so many times, by turns.
+void read_both(cached_file& first, cached_file& second, int times, std::mt19937_64& random) {
+  for (; times > 0; --times) {
+    value_at(first, random() % first.size().count);
+    value_at(second, random() % second.size().count);
+  }
+}
+
 // Large pages, and an odd number of them: the one that is left over does not go to and fro.
 TEST(FairCachesTest, TwoBusyOnesTakeNothingFromEachOtherOnceTheyAreEven) {
   for (const std::uint64_t second_page : {std::uint64_t{65536}, page}) {
@@ -133,16 +145,10 @@ TEST(FairCachesTest, TwoBusyOnesTakeNothingFromEachOtherOnceTheyAreEven) {
     auto file = *first->open(disk);
     auto other = *second->open(disk);
     std::mt19937_64 random(1);
-    const auto work = [&] {
-      for (int times = 0; times < 5000; ++times) {
-        value_at(*file, random() % (64_MiB).count);
-        value_at(*other, random() % (64_MiB).count);
-      }
-    };
-    work();
-    const std::uint64_t reclaimed = first->stats().pages_reclaimed + second->stats().pages_reclaimed;
-    work();
-    EXPECT_EQ(first->stats().pages_reclaimed + second->stats().pages_reclaimed, reclaimed);
+    read_both(*file, *other, 5000, random);
+    const std::uint64_t reclaimed = pages_reclaimed(*first, *second);
+    read_both(*file, *other, 5000, random);
+    EXPECT_EQ(pages_reclaimed(*first, *second), reclaimed);
     const double of_first = static_cast<double>(first->stats().pages_owned - 1) * 65536;
     const double of_second = static_cast<double>(second->stats().pages_owned - 1) * static_cast<double>(second_page);
     EXPECT_NEAR(of_first, of_second, 2 * 65536);
@@ -165,16 +171,10 @@ TEST(FairCachesTest, WhatTheOtherCannotUseIsNotGiven) {
   std::mt19937_64 random(1);
   for (int times = 0; times < 500; ++times) value_at(*file, random() % (64_MiB).count);
   EXPECT_EQ(first->stats().pages_owned, 66U);
-  const auto work = [&] {
-    for (int times = 0; times < 3000; ++times) {
-      value_at(*other, random() % (64_MiB).count);
-      value_at(*file, random() % (64_MiB).count);
-    }
-  };
-  work();
-  const std::uint64_t reclaimed = first->stats().pages_reclaimed + second->stats().pages_reclaimed;
-  work();
-  EXPECT_EQ(first->stats().pages_reclaimed + second->stats().pages_reclaimed, reclaimed);
+  read_both(*other, *file, 3000, random);
+  const std::uint64_t reclaimed = pages_reclaimed(*first, *second);
+  read_both(*other, *file, 3000, random);
+  EXPECT_EQ(pages_reclaimed(*first, *second), reclaimed);
 }
 
 // The pages that the policy would take first are all dirty, and more than it looks at in one call.

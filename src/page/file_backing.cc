@@ -9,7 +9,6 @@
 // drops what is buffered after a direct write. It cannot promise that for bytes that are written both ways at the same
 // time; but a page cache never has two writes of the same bytes in flight, and which way a byte of a page is written
 // does not change: the end of the file is always buffered, all else always direct.
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <utility>
@@ -59,9 +58,7 @@ std::uint64_t file_backing::state::direct_length(std::span<const iovec> vectors,
 int file_backing::state::way_of(std::span<const iovec> vectors, std::uint64_t offset) const {
   const std::uint64_t whole = direct_length(vectors, offset);
   if (whole == 0) return file.number();
-  std::uint64_t length = 0;
-  for (const iovec& each : vectors) length += each.iov_len;
-  return whole == length ? direct.number() : -1;
+  return whole == os::length_of(vectors) ? direct.number() : -1;
 }
 
 result<void> file_backing::state::move(transfer_function transfer, std::span<const iovec> vectors,
@@ -69,8 +66,7 @@ result<void> file_backing::state::move(transfer_function transfer, std::span<con
   const std::uint64_t whole = direct_length(vectors, offset);
   if (whole == 0) return transfer(file.number(), vectors, offset);
   iovec last = vectors.back();
-  std::uint64_t before_last = 0;
-  for (const iovec& each : vectors.first(vectors.size() - 1)) before_last += each.iov_len;
+  const std::uint64_t before_last = os::length_of(vectors.first(vectors.size() - 1));
   const auto cut = static_cast<std::size_t>(whole - before_last);  // of the last vector goes directly
   if (cut == last.iov_len) return transfer(direct.number(), vectors, offset);
   if (before_last > 0) {
@@ -136,22 +132,17 @@ void file_backing::write_many(std::span<backing_write> writes) {
     for (backing_write& each : writes) each.outcome = error_from(EROFS);
     return;
   }
-  std::array<io::file_write, io::writes_at_once_max> files{};
-  while (!writes.empty()) {
-    std::size_t count = 0;
-    std::size_t seen = 0;
-    for (; seen < writes.size() && count < files.size(); ++seen) {
-      backing_write& each = writes[seen];
-      const int way = state_->way_of(each.from, each.offset);
-      if (way >= 0) {
-        files[count++] = {.file = way, .from = each.from, .offset = each.offset, .outcome = &each.outcome};
-      } else {
-        each.outcome = state_->move(io::write_vectors, each.from, each.offset);
-      }
-    }
-    io::write_many(std::span(files.data(), count));
-    writes = writes.subspan(seen);
+  for (backing_write& each : writes) {
+    if (state_->way_of(each.from, each.offset) < 0)
+      each.outcome = state_->move(io::write_vectors, each.from, each.offset);
   }
+  io::write_many(writes.size(), [&](std::size_t i) -> io::file_write {
+    backing_write& each = writes[i];
+    return {.file = state_->way_of(each.from, each.offset),
+            .from = each.from,
+            .offset = each.offset,
+            .outcome = &each.outcome};
+  });
 }
 
 result<void> file_backing::discard(std::uint64_t offset, bytes length) {

@@ -55,8 +55,6 @@ constexpr std::uint32_t following_share = 8;
 
 // How many misses pass at most between looks at the others' shares: twice as many after each that brought nothing.
 constexpr std::uint32_t even_out_misses_max = 8 * even_out_pages;
-// How often a cache that is asked for its share looks at a page at first, for each that it is to give.
-constexpr std::uint32_t share_looks_min = 16;
 
 }  // namespace
 
@@ -152,7 +150,7 @@ result<frame*> cache_core::write_and_evict(scan_result& found) {
   std::sort(following.begin(), following.end());
   std::rotate(following.begin(), std::lower_bound(following.begin(), following.end(), number), following.end());
   file& owner = *chosen.owner.load(base::memory_order_relaxed);
-  owner.references.fetch_add(1, base::memory_order_relaxed);
+  const file_hold kept(*this, owner);
   result<void> written;
   std::span<const std::uint64_t> rest;
   {
@@ -163,7 +161,6 @@ result<frame*> cache_core::write_and_evict(scan_result& found) {
     written = batch.first_outcome;
   }
   write_each(owner, rest);
-  release_file(owner);
   if (!written) return written.error();
   const base::lock locked(queue_guard_);
   // Acquire: what has none of these set is in the queue, so it has an owner. Partner: the release in unpin.
@@ -235,13 +232,10 @@ result<frame*> cache_core::obtain_frame() {
       // Above the budget's high mark its own pages go first, or those of who has more than its share: others have more
       // use for what is left.
       if (obtained == nullptr) obtained = grown = grow(growth::spare);
-      if (obtained == nullptr && may_even_out) {
-        evens_out = is_to_even_out();
-        may_even_out = false;
-      }
-      if (obtained == nullptr && !evens_out) found = scan(!error);
-      if (obtained == nullptr && !evens_out && found.clean == nullptr && found.to_write == nullptr) {
-        obtained = grown = grow(growth::needed);
+      if (obtained == nullptr) evens_out = std::exchange(may_even_out, false) && is_to_even_out();
+      if (obtained == nullptr && !evens_out) {
+        found = scan(!error);
+        if (found.clean == nullptr && found.to_write == nullptr) obtained = grown = grow(growth::needed);
       }
     }
     if (evens_out) {
@@ -378,10 +372,20 @@ bool cache_core::give_back(frame& surplus) {
   return true;
 }
 
-// Out of `owned` already, but there was nothing to give.
-void cache_core::keep_owned() {
-  supply_.fetch_add(one_owned);
-  wake_admission();
+// Gives back up to so many frames that `surplus()` finds, or as many as it does.
+template <typename Find>
+std::uint64_t cache_core::give_frames(std::uint64_t most, Find surplus) {
+  std::uint64_t given = 0;
+  for (; given < most && shrink_supply(); ++given) {
+    frame* found = surplus();
+    if (found == nullptr) {
+      supply_.fetch_add(one_owned);
+      wake_admission();
+      break;
+    }
+    if (!give_back(*found)) break;
+  }
+  return given;
 }
 
 // What the eviction policy would take next, in a bounded number of looks at it: a cache that uses all it has gives
@@ -389,51 +393,41 @@ void cache_core::keep_owned() {
 // half looks twice as often at its next call.
 bytes cache_core::give_share(bytes wanted) {
   const bytes page{arena_.page_length()};
-  bytes given;
+  const std::uint64_t most = wanted / page;
   std::uint64_t looks = 0;
   {
     const base::lock locked(queue_guard_);
     ++giving_;
-    looks = share_looks_ * (wanted / page);
+    looks = share_looks_ * most;
   }
-  while (given + page <= wanted && shrink_supply()) {
-    frame* surplus = nullptr;
-    {
-      const base::lock locked(queue_guard_);
-      surplus = take_free();
-      if (surplus == nullptr) surplus = scan_clean(looks);
-    }
-    if (surplus == nullptr) {
-      keep_owned();
-      // A reclaimer that looked meanwhile saw one less. (Those do not say so themselves: they would never come to
-      // rest.)
-      budget_.note_reclaimable();
-      break;
-    }
-    if (!give_back(*surplus)) break;
-    given += page;
-  }
+  bool found_none = false;
+  const std::uint64_t given = give_frames(most, [&] {
+    const base::lock locked(queue_guard_);
+    frame* surplus = take_free();
+    if (surplus == nullptr) surplus = scan_clean(looks);
+    found_none = surplus == nullptr;
+    return surplus;
+  });
+  // A reclaimer that looked meanwhile saw one less. (Those do not say so themselves: they would never come to rest.)
+  if (found_none) budget_.note_reclaimable();
   const base::lock locked(queue_guard_);
   --giving_;
-  share_looks_ = given * 2 >= wanted ? std::max(share_looks_ / 2, share_looks_min)
-                                     : std::min(2 * share_looks_, std::max(queue_->size(), share_looks_min));
-  return given;
+  share_looks_ = page * given * 2 >= wanted ? std::max(share_looks_ / 2, share_looks_min)
+                                            : std::min(2 * share_looks_, std::max(queue_->size(), share_looks_min));
+  return page * given;
 }
 
 bytes cache_core::reclaim(bytes wanted, bool any_page) {
-  const bytes page{arena_.page_length()};
-  bytes given;
-  while (given < wanted && shrink_supply()) {
+  const std::uint64_t page = arena_.page_length();
+  const std::uint64_t given = give_frames(wanted.count / page + (wanted.count % page != 0 ? 1 : 0), [&] {
     frame* surplus = surplus_frame(any_page);
     if (surplus == nullptr && any_page) {
       attention_.fetch_or(reclaim_missed);
       surplus = surplus_frame(any_page);
     }
-    if (surplus == nullptr) keep_owned();
-    if (surplus == nullptr || !give_back(*surplus)) break;
-    given += page;
-  }
-  return given;
+    return surplus;
+  });
+  return bytes{page} * given;
 }
 
 }  // namespace larder::page

@@ -5,7 +5,6 @@
 
 #include <larder/runtime.h>
 
-#include "base/sanitizers.h"
 #include "os/file.h"
 #include "page/page_test.h"
 
@@ -13,13 +12,6 @@ namespace larder::page {
 namespace {
 
 using PageTaskTest = page_cache_test;
-
-// The smallest there is; a sanitizer's frames are larger.
-#ifdef LARDER_ADDRESS_SANITIZER
-constexpr bytes stack_size = 32_KiB;
-#else
-constexpr bytes stack_size = 16_KiB;
-#endif
 
 // KF-51 with tasks: more tasks at once than there are pages, each holding one and writing another.
 TEST_F(PageTaskTest, TasksWriteAndReadThroughALittleCacheOverAFile) {
@@ -31,7 +23,7 @@ TEST_F(PageTaskTest, TasksWriteAndReadThroughALittleCacheOverAFile) {
   ASSERT_TRUE(disk);
   auto file = open(**disk);
   base::atomic<std::uint64_t> good{0};
-  auto started = runtime::create("pages", {.workers = 2, .stack_size = stack_size, .budget = budget_.get()});
+  auto started = runtime::create("pages", {.workers = 2, .stack_size = bytes{16U << 10}, .budget = budget_.get()});
   ASSERT_TRUE(started) << started.error().message();
   for (std::uint64_t number = 0; number < tasks; ++number) {
     (*started)->spawn_detached([&, number] {

@@ -14,11 +14,12 @@
 #include <larder/page_cache.h>
 
 #include "base/atomic.h"
+#include "os/file.h"
 
 namespace larder::page {
 
 // A disk in memory that fails or lags on demand, and says what was asked of it.
-class test_disk final : public backing {
+class test_disk : public backing {
  public:
   explicit test_disk(std::uint64_t size, bool discards = true)
       : memory_(*memory_backing::create(bytes{size})), discards_(discards) {}
@@ -27,7 +28,7 @@ class test_disk final : public backing {
   result<void> read(std::span<const iovec> into, std::uint64_t offset) override {
     ++reads;
     lag();
-    if (fail_reads || (offset <= fail_read_at && fail_read_at < offset + length_of(into))) return error_from(EIO);
+    if (fail_reads || (offset <= fail_read_at && fail_read_at < offset + os::length_of(into))) return error_from(EIO);
     return memory_->read(into, offset);
   }
   result<void> write(std::span<const iovec> from, std::uint64_t offset) override {
@@ -37,7 +38,8 @@ class test_disk final : public backing {
       const std::scoped_lock locked(order_guard_);
       write_order.push_back(offset);
     }
-    if (fail_writes || (offset <= fail_write_at && fail_write_at < offset + length_of(from))) return error_from(EIO);
+    if (fail_writes || (offset <= fail_write_at && fail_write_at < offset + os::length_of(from)))
+      return error_from(EIO);
     return memory_->write(from, offset);
   }
   result<void> discard(std::uint64_t offset, bytes length) override {
@@ -82,11 +84,6 @@ class test_disk final : public backing {
   std::vector<std::uint64_t> write_order;  // where writes began; read when nobody writes
 
  private:
-  static std::uint64_t length_of(std::span<const iovec> vectors) {
-    std::uint64_t sum = 0;
-    for (const iovec& each : vectors) sum += each.iov_len;
-    return sum;
-  }
   void lag() const {
     if (lag_us > 0) std::this_thread::sleep_for(std::chrono::microseconds(lag_us));
   }

@@ -28,6 +28,13 @@
 #include "page/write_batch.h"
 
 namespace larder::page {
+namespace {
+
+void keep_first_error(result<void>& of_all, const result<void>& next) {
+  if (of_all && !next) of_all = next;
+}
+
+}  // namespace
 
 void cache_core::mark_dirty(frame& page) { set_dirty(page, zeroed); }
 
@@ -142,8 +149,8 @@ result<void> cache_core::write_batch::write() {
       core.pages_written_.fetch_add(written.size(), base::memory_order_relaxed);
     } else {
       core.write_back_errors_.fetch_add(1, base::memory_order_relaxed);
-      if (outcome) outcome = run.outcome;
     }
+    keep_first_error(outcome, run.outcome);
     core.end_write(owner, written, static_cast<bool>(run.outcome));
   }
   return outcome;
@@ -249,7 +256,7 @@ result<void> cache_core::write_all(file& owner) {
     if (count == 0) break;
     const std::span<std::uint64_t> batch(numbers.data(), count);
     std::sort(batch.begin(), batch.end());
-    if (const auto written = write_pages(owner, batch); !written && outcome) outcome = written;
+    keep_first_error(outcome, write_pages(owner, batch));
   }
   return outcome;
 }
@@ -258,9 +265,6 @@ result<void> cache_core::write_all(file& owner) {
 // others are at; these are waited for when nothing is begun. Uses the numbers up.
 result<void> cache_core::write_pages(file& owner, std::span<std::uint64_t> numbers) {
   result<void> outcome;
-  const auto note = [&outcome](result<void> written) {
-    if (!written && outcome) outcome = written;
-  };
   for (std::span<const std::uint64_t> rest = numbers; !rest.empty();) {
     std::size_t missed = 0;  // so many of the numbers are kept, at their front
     {
@@ -268,9 +272,9 @@ result<void> cache_core::write_pages(file& owner, std::span<std::uint64_t> numbe
       rest = batch.gather(rest, true, [&](std::uint64_t number) {
         if (number >= batch.end) numbers[missed++] = number;  // below it is in a run
       });
-      note(batch.write());
+      keep_first_error(outcome, batch.write());
     }
-    for (const std::uint64_t number : numbers.first(missed)) note(write_page(owner, number));
+    for (const std::uint64_t number : numbers.first(missed)) keep_first_error(outcome, write_page(owner, number));
   }
   return outcome;
 }
@@ -308,8 +312,7 @@ result<void> cache_core::write_range(file& owner, std::uint64_t first, std::uint
     const auto count = static_cast<std::size_t>(std::min<std::uint64_t>(numbers.size(), last - first));
     std::iota(numbers.begin(), numbers.begin() + static_cast<std::ptrdiff_t>(count), first);
     first += count;
-    const auto written = write_pages(owner, std::span(numbers.data(), count));
-    if (!written && outcome) outcome = written;
+    keep_first_error(outcome, write_pages(owner, std::span(numbers.data(), count)));
   }
   return outcome;
 }

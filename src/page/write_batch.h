@@ -14,20 +14,33 @@ namespace larder::page {
 // Most pages that are written together. Twice as many as are read, for who writes from end to end waits for each batch
 // in turn.
 inline constexpr std::size_t write_pages_max = 64;
-// Most writes that are made at once, where the backing does more than one. Few devices are much faster with more, and a
-// batch is at home on the smallest stack.
+// Most writes that are made at once, where the backing does more than one. With twice as many a batch is not at home on
+// the smallest stack when a sanitizer widens the frames.
 inline constexpr std::size_t write_runs_max = 16;
+
+// Keeps a file that is there, though it be closed meanwhile.
+class cache_core::file_hold {
+ public:
+  file_hold(cache_core& core, file& of) : core_(core), owner_(of) {
+    of.references.fetch_add(1, base::memory_order_relaxed);
+  }
+  ~file_hold() { core_.release_file(owner_); }
+  file_hold(const file_hold&) = delete;
+  file_hold& operator=(const file_hold&) = delete;
+
+ private:
+  cache_core& core_;
+  file& owner_;
+};
 
 // Pages of a file that are written together, in runs of neighbours. Begun with `writing`, which others may wait for; so
 // whoever has a batch waits for nobody before it is written. Keeps the file.
 struct cache_core::write_batch {
   write_batch(cache_core& cache, file& of)
-      : core(cache), owner(of), runs_most(std::clamp<std::size_t>(of.source.writes_at_once(), 1, write_runs_max)) {
-    owner.references.fetch_add(1, base::memory_order_relaxed);
-  }
-  ~write_batch() { core.release_file(owner); }
-  write_batch(const write_batch&) = delete;
-  write_batch& operator=(const write_batch&) = delete;
+      : core(cache),
+        owner(of),
+        kept(cache, of),
+        runs_most(std::clamp<std::size_t>(of.source.writes_at_once(), 1, write_runs_max)) {}
 
   bool is_full() const { return count == pages.size() || runs_count == runs_most; }
 
@@ -56,6 +69,7 @@ struct cache_core::write_batch {
 
   cache_core& core;
   file& owner;
+  const file_hold kept;
   const std::size_t runs_most;
   std::array<frame*, write_pages_max> pages{};
   std::array<iovec, write_pages_max> vectors{};

@@ -85,28 +85,34 @@ struct awaited_together : os::ring_operation {
 
 constexpr std::size_t vectors_at_once = 64;
 
-// One that was cut short is made again, by itself.
-void write_together(worker& here, std::span<const file_write> writes) {
+constexpr std::size_t writes_at_once_max = 16;
+
+// Those from `first`, of which there are so many. One that was cut short is made again, by itself.
+void write_together(worker& here, std::size_t first, std::size_t count,
+                    const std::function<file_write(std::size_t)>& nth) {
   std::array<awaited_together, writes_at_once_max> operations;
   {
     const task_layer::stay_here bound;
     awaited_together::all group;
-    for (std::size_t i = 0; i < writes.size(); ++i) {
-      const file_write& each = writes[i];
+    int file = -1;
+    for (std::size_t i = 0; i < count; ++i) {
+      const file_write each = nth(first + i);
+      if (each.file < 0) continue;
+      file = each.file;
       operations[i].group = &group;
       ++group.pending;
       here.ring().write(each.file, each.from.first(std::min(each.from.size(), vectors_at_once)), each.offset,
                         operations[i]);
     }
-    const os::waiting noted(group.owner, {.kind = "file writes", .descriptor = writes[0].file});
+    const os::waiting noted(group.owner, {.kind = "file writes", .descriptor = file});
     while (group.pending > 0) group.owner.park();
   }
-  for (std::size_t i = 0; i < writes.size(); ++i) {
-    const file_write& each = writes[i];
-    std::uint64_t length = 0;
-    for (const iovec& vector : each.from) length += vector.iov_len;
+  for (std::size_t i = 0; i < count; ++i) {
+    const file_write each = nth(first + i);
+    if (each.file < 0) continue;
     const int outcome = operations[i].outcome;
-    if (outcome == -EINTR || outcome == -EAGAIN || (outcome >= 0 && static_cast<std::uint64_t>(outcome) < length)) {
+    const bool cut_short = outcome >= 0 && static_cast<std::uint64_t>(outcome) < os::length_of(each.from);
+    if (cut_short || outcome == -EINTR || outcome == -EAGAIN) {
       *each.outcome = write_vectors(each.file, each.from, each.offset);
     } else if (outcome < 0) {
       *each.outcome = error_from(-outcome);
@@ -201,19 +207,21 @@ result<void> write_vectors(int file, std::span<const iovec> from, std::uint64_t 
 
 std::size_t writes_at_once() { return worker::current() == nullptr ? 1 : writes_at_once_max; }
 
-void write_many(std::span<const file_write> writes) {
-  LARDER_CHECK(writes.size() <= writes_at_once_max, "%zu writes at once", writes.size());
+void write_many(std::size_t count, const std::function<file_write(std::size_t)>& nth) {
   worker* here = worker::current();
   if (here == nullptr) {
-    for (const file_write& each : writes) *each.outcome = write_vectors(each.file, each.from, each.offset);
+    for (std::size_t i = 0; i < count; ++i) {
+      const file_write each = nth(i);
+      if (each.file >= 0) *each.outcome = write_vectors(each.file, each.from, each.offset);
+    }
     return;
   }
-  while (!writes.empty()) {
+  for (std::size_t made = 0; made < count;) {
     // Some entries are left for the other tasks of this round: a full ring is submitted before its turn.
-    const unsigned room = here->ring().room() / 2;
-    const std::size_t count = std::clamp<std::size_t>(room, 1, writes.size());
-    write_together(*here, writes.first(count));
-    writes = writes.subspan(count);
+    const std::size_t room = std::clamp<std::size_t>(here->ring().room() / 2, 1, writes_at_once_max);
+    const std::size_t some = std::min(room, count - made);
+    write_together(*here, made, some, nth);
+    made += some;
   }
 }
 
