@@ -191,7 +191,7 @@ function(larder_add_script_tests)
   endif()
   add_test(NAME golden.fast_path
     COMMAND /usr/bin/python3 ${PROJECT_SOURCE_DIR}/tests/golden/fast_path_test.py ${golden_skip})
-  set_tests_properties(golden.fast_path PROPERTIES LABELS golden TIMEOUT 120 SKIP_RETURN_CODE 77)
+  set_tests_properties(golden.fast_path PROPERTIES LABELS golden TIMEOUT 300 SKIP_RETURN_CODE 77)
   if(LARDER_SHARED AND NOT LARDER_SANITIZE)
     add_test(NAME install.consumer COMMAND ${PROJECT_SOURCE_DIR}/tests/install/run ${PROJECT_BINARY_DIR})
     set_tests_properties(install.consumer PROPERTIES LABELS install TIMEOUT 300 SKIP_RETURN_CODE 77)
@@ -243,7 +243,7 @@ function(larder_add_valgrind_test)
   set_target_properties(larder_valgrind_misuse PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
   add_test(NAME valgrind.caches
     COMMAND ${PROJECT_SOURCE_DIR}/tests/valgrind/run $<TARGET_FILE:larder_valgrind_misuse>)
-  set_tests_properties(valgrind.caches PROPERTIES LABELS valgrind TIMEOUT 120 SKIP_RETURN_CODE 77)
+  set_tests_properties(valgrind.caches PROPERTIES LABELS valgrind TIMEOUT 300 SKIP_RETURN_CODE 77)
 endfunction()
 
 # x_fuzz.cc is built as <build>/fuzz/x: with libFuzzer if LARDER_FUZZ, else with a driver that replays its corpus,

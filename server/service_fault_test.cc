@@ -141,8 +141,8 @@ TEST_F(ServiceFaultTest, AcceptThatFailsDoesNotCloseTheDoor) {
 TEST_F(ServiceFaultTest, WhoComesWhileDescriptorsAreShortIsServedLater) {
   os::fault::arm(call::accept, 1, EMFILE, true);
   nbd_client client(path_);
+  EXPECT_TRUE(eventually([] { return os::fault::fired(); }));
   std::this_thread::sleep_for(std::chrono::milliseconds(120));
-  EXPECT_TRUE(os::fault::fired());
   EXPECT_EQ(running_->now().connections, 0U);
   os::fault::disarm();
   EXPECT_TRUE(client.go("a"));
@@ -192,7 +192,7 @@ TEST_P(ServiceStartFaultTest, LeavesNothing) {
     }
     os::fault::disarm();
     // A thread that was joined may be seen for a moment longer.
-    EXPECT_TRUE(eventually([&] { return threads() == threads_before; }));
+    EXPECT_TRUE(eventually([&] { return threads() <= threads_before; }));
     EXPECT_TRUE(eventually([&] { return open_descriptors() == descriptors_before; }));
     if (!os::fault::fired()) break;
     ASSERT_LT(n, 2000U);

@@ -178,7 +178,8 @@ TEST_F(ReplayTest, PrintsATableForPeopleAndAnObjectForPrograms) {
         "would hit 94.98% of these", "hit ratio     sieve   s3-fifo     clock       lru\n      256K "}) {
     EXPECT_NE(printed_.find(text), std::string::npos) << text << "\n" << printed_;
   }
-  EXPECT_EQ(complained_, "");
+  // Its progress, where it is slow.
+  EXPECT_TRUE(complained_.empty() || complained_.starts_with("replay: ")) << complained_;
   chosen_.json = true;
   ASSERT_EQ(whole(), 0);
   const auto all = nlohmann::json::parse(printed_);

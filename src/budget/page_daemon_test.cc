@@ -39,6 +39,7 @@ TEST(PageDaemonTest, ReclaimsFromTheHighMarkDownToTheLowOne) {
   pages.fill(1_B);
   ASSERT_TRUE(eventually([&] { return budget.used() == 800_B; }));
   ASSERT_TRUE(eventually([&] { return !heard.all().empty(); }));
+  ASSERT_TRUE(eventually([&] { return tests::stat_value("memory_budget/budget", "daemon_reclaimed_bytes") == 101U; }));
   const auto first = heard.all().front();
   EXPECT_EQ(first.what, kind::pressure);
   EXPECT_EQ(first.budget, "budget");
@@ -46,7 +47,6 @@ TEST(PageDaemonTest, ReclaimsFromTheHighMarkDownToTheLowOne) {
   EXPECT_EQ(first.wanted, 101_B);
   EXPECT_FALSE(first.on_this_thread);
   EXPECT_GT(tests::stat_value("memory_budget/budget", "daemon_rounds"), 0U);
-  EXPECT_EQ(tests::stat_value("memory_budget/budget", "daemon_reclaimed_bytes"), 101U);
 }
 
 TEST(PageDaemonTest, ComesEachTimeTheMarkIsPassed) {
@@ -57,6 +57,9 @@ TEST(PageDaemonTest, ComesEachTimeTheMarkIsPassed) {
     pages.fill(bytes{901 - pages.held});
     ASSERT_TRUE(eventually([&] { return budget.used() == 800_B; })) << i;
     ASSERT_TRUE(eventually([&] { return heard.count(kind::pressure) == i; })) << i;
+    // The visit ends under the mutex of the tree, which the audit takes: what comes next is not part of it.
+    ASSERT_TRUE(eventually([&] { return tests::stat_value("memory_budget/budget", "daemon_rounds") == i; })) << i;
+    budget.audit();
   }
   EXPECT_EQ(heard.all().size(), 20U);
 }
@@ -284,7 +287,10 @@ TEST(PageDaemonTest, WhoPassedOverItsReclaimerIsToldToAskAgain) {
   memory_budget budget("budget", marked);
   struct slow final : reclaimer {
     explicit slow(memory_budget& of) : budget(of) { budget.add_reclaimer(*this, reclaim_stage::clean_pages); }
-    ~slow() { budget.remove_reclaimer(*this); }
+    ~slow() {
+      budget.remove_reclaimer(*this);
+      budget.release(bytes{held});
+    }
     bytes reclaim(bytes wanted) override {
       inside = true;
       while (!go_on) std::this_thread::yield();
@@ -305,7 +311,7 @@ TEST(PageDaemonTest, WhoPassedOverItsReclaimerIsToldToAskAgain) {
   std::this_thread::sleep_for(5ms);  // it has asked, and sleeps
   source.go_on = true;
   waiter.join();
-  budget.release(350_B + 400_B + bytes{source.held});
+  budget.release(350_B + 400_B);
 }
 
 TEST(PageDaemonTest, SeveralMayTakeAListenerAwayAtOnce) {

@@ -284,9 +284,10 @@ TEST_F(KeeperTest, ADestructorThatUsesTheSameCacheIsFine) {
   with.cache = &cache;
   fill_and_empty(cache, 5000);
   EXPECT_TRUE(tests::eventually([&] { return with.destroyed > 4000; }));
+  with.cache = nullptr;  // an audit finds no array that somebody is at
+  EXPECT_TRUE(tests::eventually([&] { return cache.stats().objects_built == 0; }));
   cache.audit();
   EXPECT_TRUE(configure_keeper({}));
-  with.cache = nullptr;
 }
 
 TEST_F(KeeperTest, OptionsOutOfRangeAreRefused) {

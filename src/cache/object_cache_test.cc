@@ -7,6 +7,8 @@
 
 #include <larder/object_cache.h>
 
+#include "tests/support/one_cpu.h"
+
 namespace larder {
 namespace {
 
@@ -48,6 +50,7 @@ class ObjectCacheTest : public testing::Test {
 };
 
 TEST_F(ObjectCacheTest, ObjectsKeepTheirConstructedState) {
+  const tests::stays_on_one_cpu pinned;
   object_cache<request> requests("requests", {.reservation = 4, .limit = 100, .budget = &budget});
   EXPECT_EQ(request::instances, 4);
   request* r = requests.get();

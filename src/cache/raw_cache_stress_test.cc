@@ -18,6 +18,7 @@
 #include "base/atomic.h"
 #include "os/cpu.h"
 #include "tests/support/one_cpu.h"
+#include "tests/support/run_on_all.h"
 
 namespace larder {
 namespace {
@@ -152,7 +153,7 @@ TEST_F(RawCacheStressTest, NoObjectHasTwoUsersUnderSignalsAndMoves) {
   const std::uint64_t before = signals_taken;
   {
     const alarms ringing;
-    run_workers(cache, 4, 5000);
+    run_workers(cache, 4, 5000 / tests::share);
   }
   EXPECT_GT(signals_taken - before, 1000U) << "too quiet to prove anything";
   cache.audit();
@@ -165,7 +166,7 @@ TEST_F(RawCacheStressTest, NoObjectHasTwoUsersBesideABusyKeeper) {
   raw_cache cache("kept", options_for(200));
   {
     const alarms ringing;
-    run_workers(cache, 4, 3000);
+    run_workers(cache, 4, 3000 / tests::share);
   }
   (void)configure_keeper({.period = std::chrono::hours(1)});
   cache.audit();
@@ -219,7 +220,7 @@ TEST_F(RawCacheStressTest, FiguresAreWithinWhatThereIsWhileTheyChange) {
       ASSERT_GE(now.charged, now.slab_bytes * slabs);
     }
   });
-  run_workers(cache, 3, 3000);
+  run_workers(cache, 3, 3000 / tests::share);
   done = true;
   sampler.join();
   (void)configure_keeper({.period = std::chrono::hours(1)});

@@ -16,6 +16,7 @@
 #include "cache/object_census_test.h"
 #include "os/cpu_sequence.h"
 #include "os/fault.h"
+#include "tests/support/one_cpu.h"
 
 namespace larder {
 namespace {
@@ -57,6 +58,7 @@ TEST_F(RawCacheTest, ConstructorAndDestructorCallsPair) {
 }
 
 TEST_F(RawCacheTest, AnObjectIsBuiltOnceAndHandedOutManyTimes) {
+  const tests::stays_on_one_cpu pinned;  // another's array is looked into only once the limit is reached
   raw_cache cache("reuse", census.options_for(64, budget));
   void* first = cache.try_get();
   for (int i = 0; i < 1000; ++i) {

@@ -312,7 +312,7 @@ TEST(RuntimeCreateTest, FailsCleanlyWhicheverCallFails) {
       ASSERT_FALSE(made) << "call " << static_cast<int>(failing.which) << " failed " << nth << " times";
       EXPECT_EQ(made.error(), error_from(failing.error_number));
       EXPECT_EQ(budget.used(), bytes{0});
-      EXPECT_TRUE(tests::eventually([&] { return count_threads() == threads; }));
+      EXPECT_TRUE(tests::eventually([&] { return count_threads() <= threads; }));
     }
     EXPECT_GT(nth, 1U) << "call " << static_cast<int>(failing.which) << " is never made";
   }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Caches within budgets, and threads that wait for each other's objects.
 #include <pthread.h>
-#include <stdlib.h>
 
 #include <larder/larder.h>
 
@@ -71,7 +70,7 @@ static void the_process_has_a_budget_that_stays(void) {
   CHECK(larder_cache_destroy(cache) == 0);
   CHECK(larder_budget_used(process) == before);
   CHECK(larder_budget_destroy(process) == EBUSY);
-  CHECK(larder_budget_limit(process) == UINT64_MAX || getenv("LARDER_MEMORY_LIMIT") != NULL);
+  CHECK(larder_budget_limit(process) >= before);  // the control group's, where that has one
 }
 
 static void* take_one(void* cache) { return larder_cache_alloc(cache); }

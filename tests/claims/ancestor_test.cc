@@ -208,8 +208,9 @@ TEST_F(AncestorTest, WhoHoldsEveryPageKeepsOthersWaitingUntilItGivesOneBack) {
   make_file(1000);
   std::deque<pin_admission> admissions;
   std::vector<page_ref> held;
-  const auto at_once = std::chrono::steady_clock::now();
-  while (auto some = cache_->admit(1, 1000, at_once)) {
+  // A frame that the page daemon is just giving back is waited for.
+  const auto soon = [] { return std::chrono::steady_clock::now() + std::chrono::milliseconds(100); };
+  while (auto some = cache_->admit(1, 1000, soon())) {
     pin_admission& admission = admissions.emplace_back(*std::move(some));
     while (admission.available() > 0) {
       auto page = file_->pin(held.size(), access::modify, admission);

@@ -83,4 +83,4 @@ class DemonstrationTest(ClientCase):
 
 
 if __name__ == "__main__":
-    client_case.main()
+    client_case.main(seconds_max=240)
