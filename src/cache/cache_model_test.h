@@ -10,8 +10,8 @@
 //   what the cache says that it charges is charged, what trim and reclaim say that they release is released, and
 //   everything returns to zero
 //
-// Neither the keeper nor the page daemon may make a round of its own meanwhile: the cache's figures, the census and the
-// budget are not read at one moment.
+// Neither the keeper nor the page daemon may make a round of its own meanwhile (tests/support/unit): the cache's
+// figures, the census and the budget are not read at one moment.
 #pragma once
 
 #include <algorithm>
@@ -89,7 +89,7 @@ class cache_model {
     bool scratch = false;  // all but the first and the last page, which hold the marks
   };
 
-  explicit cache_model(const options& chosen) : chosen_(chosen), budget_("model", undisturbed(chosen.memory)) {
+  explicit cache_model(const options& chosen) : chosen_(chosen), budget_("model", {.limit = chosen.memory}) {
     (void)configure_keeper({.period = std::chrono::hours(1)});
     raw_cache::options wanted = census_.options_for(chosen.size, budget_);
     wanted.alignment = chosen.alignment;
@@ -124,10 +124,6 @@ class cache_model {
   // Of one operation; and of objects that are out, so that each step is quick.
   static constexpr std::size_t many_max = 150;
   static constexpr std::size_t out_max = 2000;
-
-  static memory_budget::options undisturbed(bytes limit) {
-    return {.limit = limit, .high_mark_percent = 100, .low_mark_percent = 100};
-  }
 
   void expect(bool holds, const char* law) {
     if (holds || !broken_.empty()) return;

@@ -127,7 +127,7 @@ class resource_model {
 void run(bytes limit, int steps) {
   const tests::keeper_at_rest at_rest;
   tests::model_random random;
-  memory_budget budget("model", {.limit = limit, .high_mark_percent = 100, .low_mark_percent = 100});  // no daemon
+  memory_budget budget("model", {.limit = limit});
   {
     resource_model model(budget, random);
     for (int step = 0; step < steps && !testing::Test::HasFatalFailure(); ++step) model.step();

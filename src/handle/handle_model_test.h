@@ -42,9 +42,7 @@ class handle_model {
   explicit handle_model(options chosen)
       : chosen_(chosen),
         index_bits_(std::max(1U, static_cast<unsigned>(std::bit_width(chosen.limit - 1)))),
-        budget_("model", {.limit = chosen.frames_max == 0 ? unlimited : room_for(chosen),
-                          .high_mark_percent = 100,  // the page daemon would shrink the table between two looks
-                          .low_mark_percent = 100}),
+        budget_("model", {.limit = chosen.frames_max == 0 ? unlimited : room_for(chosen)}),
         other_budget_("other") {
     table_.emplace("model", options_of(budget_));
     other_.emplace("other", handle_table<object>::options{.limit = chosen.limit, .budget = &other_budget_});

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Part of each unit test's program. Units' tests count every page, and audit between two steps: so budgets that name no
-// marks are left alone by the page daemon, and there is no system that it looks after: with faults armed, its calls
-// would be counted.
+// Part of each unit test's and fuzzer's program. Units' tests count every page, and audit between two steps: so budgets
+// that name no marks are left alone by the page daemon, and there is no system that it looks after: with faults armed,
+// its calls would be counted.
 #include "budget/page_daemon.h"
 
 namespace larder::tests {
